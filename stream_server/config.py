@@ -4,11 +4,124 @@ Each option is one field here and nowhere else: its flag on the command line (``
 its environment variable (``DIFFSCRIBE_MAX_SESSIONS``) and its place in the TOML file
 (``[limits] max_sessions``) follow from its name. Precedence: command line, environment, file,
 default.
+
+The help text of an option is the docstring under its field; ranges are checked when a section is
+built, however it is built, so a wrong value cannot get further than here. This is the only file
+that reads the environment.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import ast
+import difflib
+import inspect
+import itertools
+import json
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from stream_server.errors import ConfigError
+
+PREFIX: Final = "DIFFSCRIBE_"
+"""Of every environment variable of the server."""
+FILE_VARIABLE: Final = "DIFFSCRIBE_CONFIG"
+"""The environment variable that names the TOML file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Numbers from ``low`` to ``high``, both included."""
+
+    low: float
+    high: float
+
+    def __call__(self, value: Any) -> bool:
+        """Return whether ``value`` is allowed."""
+        return math.isfinite(value) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """Strings, or lists of strings, that match wholly."""
+
+    regex: str
+    text: str
+    """The same in words."""
+
+    def __call__(self, value: Any) -> bool:
+        """Return whether ``value`` is allowed."""
+        parts = (value,) if isinstance(value, str) else value
+        return all(re.fullmatch(self.regex, part) for part in parts)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_WEEK_MS: Final = 7 * 86_400_000
+_ALLOWED: Final[Mapping[str, _Range | _Pattern]] = {
+    "host": _Pattern(r"\S+", "a host name or an address"),
+    "port": _Range(0, 65_535),
+    "api_key": _Pattern(r"[!-+\--~]+", "printable ASCII without spaces and commas"),
+    "log_level": _Pattern("debug|info|warning|error", "debug, info, warning or error"),
+    "max_sessions": _Range(1, 100_000),
+    "max_message_bytes": _Range(1_000, 2**26),
+    "max_upload_bytes": _Range(1_000, 2**34),
+    "max_unprocessed_ms": _Range(100, 600_000),
+    "max_session_ms": _Range(0, _WEEK_MS),
+    "idle_timeout_ms": _Range(0, _WEEK_MS),
+    "drain_seconds": _Range(0, 86_400),
+    "vad_aggressiveness": _Range(0, 3),
+    "max_rows": _Range(0, 4_096),
+    "max_queued": _Range(1, 1_000_000),
+    "reserved_finals": _Range(0, 1_000_000),
+    "partial_deadline_ms": _Range(1, 600_000),
+    "model": _Pattern(r"\S(.*\S)?", "embedded, fake, a folder, or a model's name on the hub"),
+    "device": _Pattern(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N"),
+    "steps": _Range(1, 64),
+    "partial_steps": _Range(1, 64),
+    "threads": _Range(0, 1_024),
+}
+_SECRET: Final = frozenset({"api_key"})
+_TYPES: Final[Mapping[type, str]] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list of texts",
+}
+
+
+def _check_section(section: str, values: Any) -> None:
+    for each in fields(values):
+        value = getattr(values, each.name)
+        _check(f"{section}.{each.name}", each.name, type(each.default), value)
+
+
+def _check(key: str, name: str, kind: type, value: object) -> None:
+    """Raise ConfigError unless ``value`` is of the option's type and in its range."""
+    allowed = _ALLOWED[name]
+    shown = "***" if name in _SECRET else value
+    if not _is_a(kind, value):
+        raise ConfigError(key, shown, f"{_TYPES[kind]}, {allowed}")
+    if not allowed(value):
+        raise ConfigError(key, shown, str(allowed))
+
+
+def _is_a(kind: type, value: object) -> bool:
+    if kind is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +129,16 @@ class ListenConfig:
     """Where the server listens and whom it lets in."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every IPv4 one of the machine, :: every one."""
     port: int = 8000
+    """TCP port, for everything; 0 takes a free one."""
     api_key: tuple[str, ...] = ()
     """Keys that open the server; none leaves it open."""
     log_level: str = "info"
     """debug, info, warning or error."""
+
+    def __post_init__(self) -> None:
+        _check_section("listen", self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +160,9 @@ class LimitsConfig:
     drain_seconds: float = 30.0
     """Seconds that running sessions get to finish after SIGTERM."""
 
+    def __post_init__(self) -> None:
+        _check_section("limits", self)
+
 
 @dataclass(frozen=True, slots=True)
 class SegmenterConfig:
@@ -49,6 +170,9 @@ class SegmenterConfig:
 
     vad_aggressiveness: int = 2
     """0 to 3 of WebRTC's detector; higher takes less for speech."""
+
+    def __post_init__(self) -> None:
+        _check_section("segmenter", self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +187,9 @@ class SchedulerConfig:
     """Further places that only finals may take."""
     partial_deadline_ms: int = 2_000
     """Milliseconds after which a partial that has not begun is dropped."""
+
+    def __post_init__(self) -> None:
+        _check_section("scheduler", self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +207,9 @@ class RecogniserConfig:
     threads: int = 0
     """CPU threads of the model; 0 takes every core."""
 
+    def __post_init__(self) -> None:
+        _check_section("recogniser", self)
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -92,11 +222,268 @@ class Config:
     recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
 
 
+# --- the list of options ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option, under all of its names."""
+
+    section: str
+    """Table of the TOML file."""
+    name: str
+    """Key in that table."""
+    kind: type
+    """bool, int, float, str, or tuple for a list of texts."""
+    default: Any
+    """A value of that type."""
+    help: str
+    """What it is, with its unit."""
+    allowed: str
+    """What values it may have, in words."""
+
+    @property
+    def key(self) -> str:
+        """``section.name``."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def flag(self) -> str:
+        """The flag on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + self.name.upper()
+
+
+def options() -> tuple[Option, ...]:
+    """Return every option, in the order of the file."""
+    found = []
+    helps = _docstrings()
+    for section in fields(Config):
+        kind: Any = section.default_factory
+        found += [
+            Option(
+                section=section.name,
+                name=each.name,
+                kind=type(each.default),
+                default=each.default,
+                help=helps.get((kind.__name__, each.name), ""),
+                allowed=str(_ALLOWED[each.name]),
+            )
+            for each in fields(kind)
+        ]
+    return tuple(found)
+
+
+def _docstrings() -> dict[tuple[str, str], str]:
+    """Return the docstrings under the fields of this file's classes, by class and field."""
+    module = inspect.getmodule(_docstrings)
+    try:
+        tree = ast.parse(inspect.getsource(module)) if module else ast.Module([], [])
+    except OSError:  # Installed without sources: everything works, only --help says less.
+        return {}
+    found = {}
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for before, after in itertools.pairwise(node.body):
+            match before, after:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[node.name, name] = inspect.cleandoc(text).replace("``", "")
+    return found
+
+
+# --- loading ------------------------------------------------------------------------------------
+
+
+def from_environment(
+    overrides: Mapping[str, object] | None = None, file: Path | None = None
+) -> Config:
+    """Load the configuration of this process: :func:`load` with its environment."""
+    return load(overrides or {}, os.environ, file)
+
+
+def load(
+    overrides: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None
+) -> Config:
+    """Return the configuration: overrides before environment before file before default.
+
+    Args:
+        overrides: by option name (``max_sessions``), as from the command line; None is not given.
+        environ: variables; those that do not begin with ``DIFFSCRIBE_`` are passed over.
+        file: TOML; none takes the one that ``DIFFSCRIBE_CONFIG`` names, if it names one.
+
+    Raises:
+        ConfigError: something is wrong; names the place, the value and what is allowed.
+    """
+    known = {option.name: option for option in options()}
+    source = "--config"
+    if file is None and environ.get(FILE_VARIABLE):
+        source, file = FILE_VARIABLE, Path(environ[FILE_VARIABLE])
+    values: dict[str, object] = {}
+    if file is not None:
+        values |= _read_file(source, file, known)
+    values |= _read_environment(environ, known)
+    values |= _read_overrides(overrides, known)
+    sections: dict[str, Any] = {}
+    for section in fields(Config):
+        kind: Any = section.default_factory
+        mine = {each.name: values[each.name] for each in fields(kind) if each.name in values}
+        sections[section.name] = kind(**mine)
+    return Config(**sections)
+
+
+def _read_overrides(
+    overrides: Mapping[str, object], known: Mapping[str, Option]
+) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name, value in overrides.items():
+        if value is None:
+            continue
+        if name not in known:
+            raise _unknown(name, value, known)
+        option = known[name]
+        values[name] = _take(option.flag, option, value, is_text=isinstance(value, str))
+    return values
+
+
+def _read_environment(environ: Mapping[str, str], known: Mapping[str, Option]) -> dict[str, object]:
+    by_variable = {option.variable: option for option in known.values()}
+    values: dict[str, object] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable == FILE_VARIABLE:
+            continue
+        if variable not in by_variable:
+            # The value stays out of the message: it may be a secret under a mistyped name.
+            raise _unknown(variable, "***", (*by_variable, FILE_VARIABLE))
+        option = by_variable[variable]
+        values[option.name] = _take(variable, option, text, is_text=True)
+    return values
+
+
+def _read_file(source: str, file: Path, known: Mapping[str, Option]) -> dict[str, object]:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(source, str(file), f"a file that can be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(source, str(file), f"a TOML file ({error})") from error
+    by_key = {option.key: option for option in known.values()}
+    tables = {option.section for option in known.values()}
+    values: dict[str, object] = {}
+    for section, table in document.items():
+        if section not in tables:
+            raise _unknown(section, "***", (*tables, *by_key))
+        if not isinstance(table, dict):
+            raise ConfigError(section, table, f"a table, [{section}]")
+        for name, value in table.items():
+            key = f"{section}.{name}"
+            if key not in by_key:
+                raise _unknown(key, "***", by_key)
+            values[name] = _take(f"{file}: {key}", by_key[key], value, is_text=False)
+    return values
+
+
+def _unknown(key: str, value: object, known: Iterable[str]) -> ConfigError:
+    def likeness(other: str) -> float:
+        # A key without its table is compared with the keys without theirs.
+        name = other if "." in key else other.rpartition(".")[2]
+        return difflib.SequenceMatcher(a=key.lower(), b=name.lower()).ratio()
+
+    nearest = max(sorted(known), key=likeness)
+    return ConfigError(key, value, f"there is no such option; the nearest is {nearest}")
+
+
+def _take(key: str, option: Option, value: object, *, is_text: bool) -> object:
+    """Return ``value`` as the option's type, checked; ``key`` is its name where it came from."""
+    if is_text and isinstance(value, str):
+        parsed = _parse(option.kind, value)
+    elif option.kind is tuple and isinstance(value, list):
+        parsed = tuple(value)
+    else:
+        parsed = value
+    _check(key, option.name, option.kind, parsed)
+    return float(parsed) if option.kind is float and isinstance(parsed, int) else parsed
+
+
+def _parse(kind: type, text: str) -> object:
+    """Return ``text`` as ``kind``; as it is where it is none, and the check refuses it."""
+    text = text.strip()
+    if kind is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    if kind is int and re.fullmatch(r"-?[0-9]+", text):
+        return int(text)
+    if kind is float and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text):
+        return float(text)
+    return text
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def render_toml(config: Config, *, show_secrets: bool = False) -> str:
+    """Return ``config`` as a TOML file with the help as comments; keys are left out by default."""
+    lines: list[str] = []
+    section = ""
+    for option in options():
+        if option.section != section:
+            section = option.section
+            lines += ([""] if lines else []) + [f"[{section}]"]
+        value = getattr(getattr(config, section), option.name)
+        lines += [f"# {line}" for line in option.help.splitlines()]
+        is_hidden = option.name in _SECRET and value and not show_secrets
+        lines.append(
+            f"# {option.name} is set; not shown" if is_hidden else f"{option.name} = {_toml(value)}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def render_markdown() -> str:
+    """Return every option as a Markdown table, for the documentation."""
+    rows = ["| flag | environment | TOML | default | allowed | what |", "|---|---|---|---|---|---|"]
+    for option in options():
+        help_text = " ".join(option.help.split()).replace("|", "\\|")
+        rows.append(
+            f"| `{option.flag}` | `{option.variable}` | `[{option.section}] {option.name}` "
+            f"| `{_toml(option.default)}` | {option.allowed} | {help_text} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            # A JSON string is a TOML string, but for DEL.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case tuple():
+            return "[" + ", ".join(_toml(part) for part in value) + "]"
+        case _:
+            return repr(value)
+
+
 __all__ = [
+    "FILE_VARIABLE",
+    "PREFIX",
     "Config",
     "LimitsConfig",
     "ListenConfig",
+    "Option",
     "RecogniserConfig",
     "SchedulerConfig",
     "SegmenterConfig",
+    "from_environment",
+    "load",
+    "options",
+    "render_markdown",
+    "render_toml",
 ]

@@ -1,0 +1,205 @@
+"""What the user sees: messages of a stream as live captions, text, JSON lines, SRT or WebVTT.
+
+A view is given every message of a stream, in order, and writes at once what can be written. It
+knows nothing of servers or sockets.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from stream_protocol import codec
+from stream_protocol.messages import CLOCK_RATE, Final, Notice, Partial, ServerMessage
+from stream_protocol.subtitles import SubtitleFormat, SubtitleWriter, make_cues
+
+from stream_client.client import RECONNECTED
+
+Format = Literal["live", "text", "json", "srt", "vtt"]
+
+STABLE, TENTATIVE, TIMES = "bold", "dim", "cyan"
+"""Styles of text that stays, of text that may change, and of times."""
+
+
+class View(Protocol):
+    """Shows the messages of one stream."""
+
+    def show(self, message: ServerMessage) -> None:
+        """Take the next message."""
+
+    def close(self) -> None:
+        """End: write what is still to be written."""
+
+
+def make_view(format: Format, out: TextIO) -> View:
+    """Return the view for a format, writing to ``out``."""
+    if format == "json":
+        return JsonView(out)
+    if format == "srt" or format == "vtt":
+        return SubtitleView(out, format)
+    if format == "text":
+        return TextView(out)
+    if out.isatty():
+        return LiveView(Console(file=out))
+    return PlainLiveView(out)
+
+
+class TextView:
+    """The text of each final on a line of its own."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def show(self, message: ServerMessage) -> None:
+        """Take the next message."""
+        if isinstance(message, Final) and message.text.strip():
+            _write(self._out, f"{message.text.strip()}\n")
+
+    def close(self) -> None:
+        """Do nothing: everything is written."""
+
+
+class JsonView:
+    """Every message as the protocol's JSON, one a line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def show(self, message: ServerMessage) -> None:
+        """Take the next message."""
+        _write(self._out, f"{codec.encode(message)}\n")
+
+    def close(self) -> None:
+        """Do nothing: everything is written."""
+
+
+class SubtitleView:
+    """Subtitles, each cue written as soon as its final is there."""
+
+    def __init__(self, out: TextIO, format: SubtitleFormat) -> None:
+        self._out = out
+        self._writer = SubtitleWriter(format)
+        _write(out, self._writer.header())
+
+    def show(self, message: ServerMessage) -> None:
+        """Take the next message."""
+        if isinstance(message, Final):
+            cues = make_cues(message.text, message.start, message.end, message.words or ())
+            _write(self._out, self._writer.write(cues))
+
+    def close(self) -> None:
+        """Do nothing: everything is written."""
+
+
+class PlainLiveView:
+    """Live captions where lines cannot be redrawn: a line for each partial and each final.
+
+    The tentative part of a partial stands in square brackets. The whole transcript comes last.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._finals: list[str] = []
+
+    def show(self, message: ServerMessage) -> None:
+        """Take the next message."""
+        if isinstance(message, Partial):
+            stable, tentative = message.stable.strip(), message.tentative.strip()
+            marked = f"[{tentative}]" if tentative else ""
+            text = " ".join(part for part in (stable, marked) if part)
+            _write(self._out, f"{_times(message)} ~ {text}\n")
+        elif isinstance(message, Final) and (text := message.text.strip()):
+            self._finals.append(text)
+            _write(self._out, f"{_times(message)}   {text}\n")
+
+    def close(self) -> None:
+        """Write the whole transcript."""
+        _write(self._out, f"\n{' '.join(self._finals)}\n")
+
+
+class LiveView:
+    """Live captions on a terminal: tentative text is redrawn in place, finals scroll up.
+
+    Args:
+        console: A terminal of rich.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._partials: dict[int, Partial] = {}
+        self._finals: list[str] = []
+        self._console = console
+        # Redrawn when something changes and not by a timer: nothing runs between messages.
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def show(self, message: ServerMessage) -> None:
+        """Take the next message."""
+        match message:
+            case Partial():
+                self._partials[message.channel] = message
+            case Final():
+                self._partials.pop(message.channel, None)
+                if text := message.text.strip():
+                    self._finals.append(text)
+                    line = Text.assemble((_times(message), TIMES), "  ", (text, STABLE))
+                    self._console.print(line)
+            case Notice(code=code) if code == RECONNECTED:
+                self._partials.clear()
+            case _:
+                return
+        self._live.update(self.render_partials(), refresh=True)
+
+    def render_partials(self) -> Text:
+        """Return what is being said now, a line for each channel."""
+        lines = [
+            Text.assemble(
+                (_times(partial), TIMES),
+                "  ",
+                (partial.stable.lstrip(), STABLE),
+                (partial.tentative if partial.stable else partial.tentative.lstrip(), TENTATIVE),
+            )
+            for _, partial in sorted(self._partials.items())
+        ]
+        return Text("\n").join(lines)
+
+    def close(self) -> None:
+        """Take the running line off the screen and write the whole transcript."""
+        self._partials.clear()
+        self._live.update(Text(), refresh=True)
+        self._live.stop()
+        self._console.print()
+        self._console.print(Text(" ".join(self._finals)))
+
+
+def _times(message: Partial | Final) -> str:
+    channel = f" #{message.channel + 1}" if message.channel else ""
+    return f"{_clock(message.start)} - {_clock(message.end)}{channel}"
+
+
+def _clock(samples: int) -> str:
+    tenths = samples * 10 // CLOCK_RATE
+    return f"{tenths // 600:02}:{tenths // 10 % 60:02}.{tenths % 10}"
+
+
+def _write(out: TextIO, text: str) -> None:
+    if text:
+        out.write(text)
+        # Into a pipe too: a reader behind it wants each line when it comes.
+        out.flush()
+
+
+__all__ = [
+    "STABLE",
+    "TENTATIVE",
+    "TIMES",
+    "Format",
+    "JsonView",
+    "LiveView",
+    "PlainLiveView",
+    "SubtitleView",
+    "TextView",
+    "View",
+    "make_view",
+]

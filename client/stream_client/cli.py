@@ -1,0 +1,220 @@
+"""``stream-client``: a file, the microphone, or a load of many streams.
+
+Transcripts go to standard output, everything else to standard error. Any failure ends with one
+line there and an exit status other than 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from stream_protocol.messages import Error, Notice, Start
+
+from stream_client.captions import Format, View, make_view
+from stream_client.client import Reconnect, Stream, connect
+from stream_client.errors import ClientError, SourceError
+from stream_client.load import LoadPlan, find_files, run_load
+from stream_client.sources import FileSource, MicrophoneSource, Pace
+
+DEFAULT_URL = "ws://127.0.0.1:8000/v1/stream"
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it (128 + SIGINT)."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Stream speech to a diffscribe server and show the transcript as it comes.",
+)
+
+Url = Annotated[str, typer.Option(envvar="DIFFSCRIBE_URL", help="WebSocket URL of the server.")]
+ApiKey = Annotated[
+    str | None, typer.Option(envvar="DIFFSCRIBE_API_KEY", help="Key, if the server asks for one.")
+]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(help="What is printed. Default: live on a terminal, else text."),
+]
+Live = Annotated[bool, typer.Option("--live", help="The same as --format live.")]
+Language = Annotated[str | None, typer.Option(help="ISO 639-1 code, e.g. en.")]
+Words = Annotated[bool, typer.Option("--words", help="Ask for word times and confidences.")]
+Steps = Annotated[int | None, typer.Option(min=1, max=64, help="Denoising steps of a final.")]
+Interval = Annotated[
+    int, typer.Option(min=0, max=10_000, help="Milliseconds between partials; 0: none.")
+]
+
+
+@app.command()
+def file(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Audio or video, any container.")],
+    url: Url = DEFAULT_URL,
+    pace: Annotated[Pace, typer.Option(help="As spoken, or as fast as possible.")] = "realtime",
+    format: FormatOption = None,
+    live: Live = False,
+    language: Language = None,
+    words: Words = False,
+    steps: Steps = None,
+    partial_interval_ms: Interval = 500,
+    api_key: ApiKey = None,
+) -> None:
+    """Transcribe a file."""
+    chosen = _format(format, live)
+    # Subtitles are timed by their words, so these are asked for.
+    start = _start(language, words or chosen in ("srt", "vtt"), steps, partial_interval_ms)
+    source = FileSource(path, pace=pace, chunk_ms=100 if pace == "realtime" else 1000)
+    if asyncio.run(_transcribe(url, start, source, make_view(chosen, sys.stdout), api_key)):
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def mic(
+    url: Url = DEFAULT_URL,
+    device: Annotated[
+        str | None, typer.Option(help="Number or part of the name of the microphone.")
+    ] = None,
+    format: FormatOption = None,
+    live: Live = False,
+    language: Language = None,
+    words: Words = False,
+    steps: Steps = None,
+    partial_interval_ms: Interval = 500,
+    api_key: ApiKey = None,
+) -> None:
+    """Transcribe the microphone until Ctrl-C."""
+    chosen = _format(format, live)
+    start = _start(language, words or chosen in ("srt", "vtt"), steps, partial_interval_ms)
+    number = int(device) if device is not None and device.isdigit() else device
+    source = MicrophoneSource(number)
+    _note("listening; Ctrl-C ends")
+    asyncio.run(_transcribe(url, start, source, make_view(chosen, sys.stdout), api_key))
+    if source.lost:
+        raise SourceError(
+            f"{source.lost * 100} ms of audio were lost: the server was away too long"
+        )
+
+
+@app.command()
+def load(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or a folder of files.")],
+    streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 10,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="Seconds of audio each; default: the file once.")
+    ] = None,
+    ramp: Annotated[float, typer.Option(min=0, help="Seconds over which they begin.")] = 5.0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes to spread them over.")] = 1,
+    url: Url = DEFAULT_URL,
+    steps: Steps = None,
+    partial_interval_ms: Interval = 500,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    api_key: ApiKey = None,
+) -> None:
+    """Play many streams at real-time pace, check each, and report latencies."""
+    start = _start(None, False, steps, partial_interval_ms)
+    plan = LoadPlan(url, streams, find_files(path), start, api_key, seconds, ramp)
+    report = run_load(plan, processes)
+    if json:
+        print(msgspec.json.encode(asdict(report)).decode())
+    else:
+        Console().print(report.table())
+    for problem in report.problems:
+        _note(problem)
+    if report.failed:
+        raise ClientError(f"{report.failed} of {report.streams} streams failed")
+
+
+def main() -> None:
+    """Run the command line; the entry point."""
+    try:
+        app()
+    except ClientError as error:
+        _note(f"error: {error}")
+        sys.exit(1)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(INTERRUPTED)
+
+
+def _start(language: str | None, words: bool, steps: int | None, interval: int) -> Start:
+    return Start(language=language, words=words, steps=steps, partial_interval_ms=interval)
+
+
+def _format(format: Format | None, live: bool) -> Format:
+    if live:
+        if format not in (None, "live"):
+            raise typer.BadParameter(f"--live and --format {format} contradict each other")
+        return "live"
+    return format or ("live" if sys.stdout.isatty() else "text")
+
+
+async def _transcribe(
+    url: str, start: Start, source: AsyncIterable[bytes], view: View, api_key: str | None
+) -> bool:
+    """Stream a source into a view; return whether Ctrl-C ended the source."""
+    failed = 0
+    with contextlib.closing(view):
+        async with connect(url, start, api_key=api_key, reconnect=Reconnect()) as stream:
+            pump = asyncio.create_task(_pump(stream, source))
+            with _stopping_on_interrupt(pump):
+                try:
+                    async for message in stream:
+                        view.show(message)
+                        if isinstance(message, Notice):
+                            _note(f"{message.code}: {message.message}")
+                        elif isinstance(message, Error):
+                            failed += 1
+                            _note(f"{message.code}: {message.message}")
+                finally:
+                    pump.cancel()
+                    await asyncio.wait([pump])
+    if not pump.cancelled() and (error := pump.exception()) is not None:
+        raise error
+    if failed:
+        raise ClientError(f"{failed} errors; the transcript has gaps")
+    return pump.cancelled()
+
+
+async def _pump(stream: Stream, source: AsyncIterable[bytes]) -> None:
+    """Send a source; whatever ends it, the server is asked for what is left."""
+    try:
+        async for piece in source:
+            await stream.send(piece)
+    finally:
+        # A failed stream refuses this; its reader reports the failure.
+        with contextlib.suppress(ClientError):
+            await stream.stop()
+
+
+@contextlib.contextmanager
+def _stopping_on_interrupt(pump: asyncio.Task[None]) -> Iterator[None]:
+    """Let the first Ctrl-C end the source, so that the last final still comes."""
+    loop = asyncio.get_running_loop()
+    main_task = asyncio.current_task()
+
+    def interrupt() -> None:
+        if not pump.cancel() and main_task is not None:
+            main_task.cancel()  # the second: do not wait for the server
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
+
+__all__ = ["DEFAULT_URL", "INTERRUPTED", "app", "main"]

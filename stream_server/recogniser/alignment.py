@@ -1,0 +1,80 @@
+"""Word times for nothing: align the final text to the CTC frames (Viterbi, Graves et al., 2006).
+
+NumPy only: one utterance is a few hundred frames and states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpan:
+    """Where a token was said."""
+
+    start: int
+    """First CTC frame."""
+    end: int
+    """Frame after the last."""
+    score: float
+    """Geometric mean of its probability over its frames, 0 to 1: how far the audio supports it."""
+
+
+def align(
+    logs: npt.NDArray[np.float32], tokens: Sequence[int], blank: int = 0
+) -> list[TokenSpan] | None:
+    """Find the best path of ``tokens`` through the frames.
+
+    Args:
+        logs: [frames, vocabulary], log-probabilities.
+        tokens: the text, no blanks.
+        blank: the blank's token.
+
+    Returns:
+        A span for each token, in order, or none where the text does not fit into the frames.
+    """
+    frames = logs.shape[0]
+    if not tokens:
+        return []
+    states = np.full(2 * len(tokens) + 1, blank)
+    states[1::2] = tokens
+    repeats = sum(a == b for a, b in zip(tokens[:-1], tokens[1:], strict=True))
+    if frames < len(tokens) + repeats:
+        return None
+    emissions = logs[:, states].astype(np.float64)
+    skip = np.zeros(len(states), dtype=bool)
+    skip[3::2] = states[3::2] != states[1:-2:2]
+    score = np.full(len(states), -np.inf)
+    score[:2] = emissions[0, :2]
+    back = np.zeros((frames, len(states)), dtype=np.int8)
+    for frame in range(1, frames):
+        one = np.concatenate([[-np.inf], score[:-1]])
+        two = np.where(skip, np.concatenate([[-np.inf, -np.inf], score[:-2]]), -np.inf)
+        choices = np.stack([score, one, two])
+        back[frame] = choices.argmax(axis=0)
+        score = choices.max(axis=0) + emissions[frame]
+    state = len(states) - 1 if score[-1] >= score[-2] else len(states) - 2
+    path = np.zeros(frames, dtype=np.int64)
+    for frame in range(frames - 1, -1, -1):
+        path[frame] = state
+        state -= back[frame, state]
+    spans = []
+    for place in range(len(tokens)):
+        at = np.flatnonzero(path == 2 * place + 1)
+        mean = float(np.exp(emissions[at, 2 * place + 1].mean()))
+        spans.append(TokenSpan(int(at[0]), int(at[-1]) + 1, mean))
+    return spans
+
+
+def greedy(logs: npt.NDArray[np.float32], blank: int = 0) -> list[int]:
+    """Return the tokens of the best path: a draft of the text."""
+    best = logs.argmax(axis=1)
+    keep = (best != blank) & (np.concatenate([[-1], best[:-1]]) != best)
+    return [int(token) for token in best[keep]]
+
+
+__all__ = ["TokenSpan", "align", "greedy"]

@@ -1,0 +1,157 @@
+"""Checkpoints: a folder of config.json, tokenizer.json and safetensors shards.
+
+Weights are stored in half precision, in shards of at most 15 MB, each with its hash in the
+config, so that a damaged or incomplete folder is refused by name rather than heard as nonsense.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stream_server.config import RecogniserConfig
+from stream_server.errors import ModelError
+from stream_server.recogniser.model import ModelConfig, TranscriptionModel
+from stream_server.recogniser.recogniser import DiffusionRecogniser
+from stream_server.recogniser.tokenizer import Tokenizer
+
+FORMAT = 1
+SHARD_BYTES = 15_000_000
+EMBEDDED = Path(__file__).with_name("embedded")
+
+
+def save_checkpoint(
+    folder: Path, config: ModelConfig, state: Mapping[str, Tensor], tokenizer: Tokenizer
+) -> None:
+    """Write a checkpoint, replacing what is in ``folder``.
+
+    Args:
+        folder: where to; made if need be.
+        config: the network.
+        state: weights by the names of ``TranscriptionModel.state_dict``; of tensors that
+            DiffusionGemma ties, one name is enough.
+        tokenizer: the encoding.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.safetensors"):
+        old.unlink()
+    shards: list[dict[str, Tensor]] = [{}]
+    used = 0
+    for name, tensor in sorted(state.items()):
+        half = tensor.detach().cpu().half() if tensor.is_floating_point() else tensor.cpu()
+        size = half.numel() * half.element_size()
+        if shards[-1] and used + size > SHARD_BYTES:
+            shards.append({})
+            used = 0
+        shards[-1][name] = half.contiguous()
+        used += size
+    hashes = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:02d}-of-{len(shards):02d}.safetensors"
+        save_file(shard, folder / name)
+        (folder / name).chmod(0o644)
+        hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    tokenizer.save(folder / "tokenizer.json")
+    document = {"format": FORMAT, "model": config.to_json(), "shards": hashes}
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _read_config(folder: Path) -> tuple[ModelConfig, dict[str, str]]:
+    path = folder / "config.json"
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise ModelError(f"{path}: format {document['format']}; this server reads {FORMAT}")
+        return ModelConfig.from_json(document["model"]), dict(document["shards"])
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing: not a checkpoint folder") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error!r}") from error
+
+
+def load_model(folder: Path) -> tuple[TranscriptionModel, Tokenizer]:
+    """Read a checkpoint.
+
+    Returns:
+        The network in float32 on the CPU, in evaluation mode, and its tokenizer.
+
+    Raises:
+        ModelError: names the file and what is wrong with it.
+    """
+    config, hashes = _read_config(folder)
+    weights: dict[str, Tensor] = {}
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"{path} is missing: the checkpoint is incomplete, copy it again")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise ModelError(f"{path} is damaged (its hash differs): copy it again")
+        try:
+            weights.update(load_file(path))
+        except SafetensorError as error:
+            raise ModelError(f"{path} cannot be read: {error}") from error
+    with torch.device("meta"):
+        skeleton = TranscriptionModel(config)
+    wanted = {name for name, _ in skeleton.named_parameters()}
+    model = TranscriptionModel(config)
+    result = model.load_state_dict({name: t.float() for name, t in weights.items()}, strict=False)
+    missing = sorted(wanted & set(result.missing_keys) - set(_tied(model, weights)))
+    if missing or result.unexpected_keys:
+        raise ModelError(
+            f"{folder}: weights do not fit; missing {missing[:5]}, "
+            f"unknown {sorted(result.unexpected_keys)[:5]}"
+        )
+    return model.eval(), Tokenizer.load(folder / "tokenizer.json")
+
+
+def _tied(model: TranscriptionModel, weights: Mapping[str, Tensor]) -> list[str]:
+    """Return names whose tensor came in under another name."""
+    state = model.state_dict(keep_vars=True)
+    loaded = {id(state[name]) for name in weights if name in state}
+    return [name for name, tensor in state.items() if id(tensor) in loaded]
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Return the device that ``wanted`` (``auto``, ``cpu``, ``cuda``, ``cuda:N``) means."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {wanted!r}: no CUDA device is visible; use --device cpu")
+    return device
+
+
+def load_recogniser(config: RecogniserConfig) -> DiffusionRecogniser:
+    """Build the recogniser that the configuration names.
+
+    Raises:
+        ModelError: the model is not there or does not fit.
+    """
+    folder = EMBEDDED if config.model == "embedded" else Path(config.model)
+    if not folder.is_dir():
+        raise ModelError(
+            f"model {config.model!r}: not a folder; give a checkpoint folder or 'embedded'"
+        )
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model, tokenizer = load_model(folder)
+    return DiffusionRecogniser(model, tokenizer, pick_device(config.device), config.steps)
+
+
+__all__ = [
+    "EMBEDDED",
+    "FORMAT",
+    "load_model",
+    "load_recogniser",
+    "pick_device",
+    "save_checkpoint",
+]

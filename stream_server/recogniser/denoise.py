@@ -1,0 +1,149 @@
+"""Uniform-state discrete diffusion, one step at a time: what happens between two decoder calls.
+
+A canvas starts as uniform-random tokens (or as a draft). Each step samples every position from
+the decoder's prediction, keeps the positions of lowest entropy as far as an entropy bound allows
+(Ben-Hamu et al., 2025, arXiv 2505.24857) and draws the others anew. There is no mask token. The
+text is the arg-max canvas of the last step. Defaults are DiffusionGemma's own.
+
+Everything here is per row: rows of different step counts, lengths and temperatures share a call,
+and the noise of a row comes from its own generator, so a row does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerConfig:
+    """How a canvas is refined."""
+
+    entropy_bound: float = 0.1
+    """Nats; joint entropy up to which positions are accepted together."""
+    t_min: float = 0.4
+    """Temperature towards which the last steps go."""
+    t_max: float = 0.8
+    """Temperature of the first step."""
+    stability: int = 1
+    """Steps for which the arg-max canvas must not have changed before a row may stop."""
+    confidence: float = 0.005
+    """Nats; mean entropy of the text under which a stable row stops."""
+    start: str = "noise"
+    """What a canvas without a draft starts from: ``noise`` or ``ctc``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step made of the canvases."""
+
+    canvas: Tensor
+    """[rows, canvas], for the next step."""
+    argmax: Tensor
+    """[rows, canvas], the present best text."""
+    conditioning: Tensor
+    """[rows, canvas, vocabulary], temperature-scaled scores for self-conditioning."""
+    entropy: Tensor
+    """[rows, canvas], nats."""
+    probability: Tensor
+    """[rows, canvas], of the arg-max token, without temperature."""
+    accepted: Tensor
+    """[rows, canvas], which positions were kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """A step's randomness, drawn before it."""
+
+    gumbel: Tensor
+    """[rows, canvas, vocabulary]."""
+    tokens: Tensor
+    """[rows, canvas], uniform over the vocabulary."""
+
+
+def temperatures(
+    steps_done: list[int], steps: list[int], config: SamplerConfig, device: torch.device
+) -> Tensor:
+    """Return the temperature of each row's next step, [rows].
+
+    Linear in the steps that remain, this one included: of 8 steps the first runs at ``t_max`` and
+    the last an eighth of the way above ``t_min``, as in transformers.
+    """
+    spread = config.t_max - config.t_min
+    values = [
+        config.t_min + spread * (total - done) / total
+        for done, total in zip(steps_done, steps, strict=True)
+    ]
+    return torch.tensor(values, device=device)
+
+
+def draw_noise(generators: list[torch.Generator], width: int, vocabulary: int) -> Noise:
+    """Draw the noise of one step, each row from its own generator."""
+    gumbel = []
+    tokens = []
+    for generator in generators:
+        uniform = torch.rand(width, vocabulary, generator=generator, device=generator.device)
+        gumbel.append(-torch.log(-torch.log(uniform.clamp(min=1e-10)).clamp(min=1e-10)))
+        tokens.append(random_tokens(generator, width, vocabulary))
+    return Noise(torch.stack(gumbel), torch.stack(tokens))
+
+
+def random_tokens(generator: torch.Generator, width: int, vocabulary: int) -> Tensor:
+    """Return [width] tokens, uniform over the vocabulary."""
+    return torch.randint(vocabulary, (width,), generator=generator, device=generator.device)
+
+
+def accept(entropy: Tensor, valid: Tensor, bound: float) -> Tensor:
+    """Return which positions to keep, [rows, canvas].
+
+    The k positions of lowest entropy such that their summed entropy less the largest of them is
+    at most ``bound``: an upper bound on what they tell of each other.
+    """
+    ordered, order = entropy.masked_fill(~valid, torch.inf).sort(dim=-1)
+    before = torch.cumsum(ordered, dim=-1) - ordered
+    keep = (before <= bound) & ordered.isfinite()
+    return torch.zeros_like(keep).scatter(-1, order, keep)
+
+
+def advance(
+    logits: Tensor, temperature: Tensor, lengths: Tensor, noise: Noise, config: SamplerConfig
+) -> StepResult:
+    """Turn the decoder's scores into the next canvas.
+
+    Args:
+        logits: [rows, canvas, vocabulary], soft-capped, float32.
+        temperature: [rows].
+        lengths: [rows], canvas positions of each row; those behind are ignored.
+        noise: the step's randomness.
+        config: the sampler.
+    """
+    valid = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
+    scaled = logits / temperature[:, None, None]
+    logs = scaled.log_softmax(dim=-1)
+    entropy = -(logs.exp() * logs).sum(dim=-1)
+    argmax = logits.argmax(dim=-1)
+    probability = (logits.amax(dim=-1) - logits.logsumexp(dim=-1)).exp()
+    sampled = (scaled + noise.gumbel).argmax(dim=-1)
+    accepted = accept(entropy, valid, config.entropy_bound)
+    canvas = torch.where(accepted, sampled, noise.tokens)
+    return StepResult(canvas, argmax, scaled, entropy, probability, accepted)
+
+
+def text_length(tokens: list[int], end: int) -> int:
+    """Return how many tokens stand before the end of text; all of them where there is none."""
+    return tokens.index(end) if end in tokens else len(tokens)
+
+
+__all__ = [
+    "Noise",
+    "SamplerConfig",
+    "StepResult",
+    "accept",
+    "advance",
+    "draw_noise",
+    "random_tokens",
+    "temperatures",
+    "text_length",
+]

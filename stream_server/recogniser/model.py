@@ -1,0 +1,155 @@
+"""The whole network: features -> encoder -> projector -> DiffusionGemma, with CTC beside it.
+
+The prompt is ``<bos> <language> <audio>*n <|text|>``; audio tokens stand where the published
+model scatters them into its ``<|audio|>`` placeholders. This file knows shapes and modules, not
+sampling (``denoise``), files (``checkpoint``) or rows that come and go (``recogniser``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stream_server.recogniser.decoder import DiffusionDecoder, PromptCache
+from stream_server.recogniser.denoise import SamplerConfig
+from stream_server.recogniser.encoder import build_encoder
+from stream_server.recogniser.features import FeatureConfig, LogMel
+from stream_server.recogniser.projector import CtcHead, Projector, ProjectorConfig
+from stream_server.recogniser.tokenizer import BEGIN, TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class CanvasConfig:
+    """How long a canvas is."""
+
+    buckets: tuple[int, ...] = (16, 32, 48, 64, 96, 128)
+    """Tokens; a canvas has one of these lengths, its end-of-text included."""
+    tokens_per_second: float = 5.0
+    """Of speech; the canvas of an utterance holds at least so many."""
+    margin: int = 4
+    """Tokens beyond what is expected."""
+
+    def bucket(self, tokens: int) -> int:
+        """Return the smallest bucket that holds ``tokens``, or the largest there is."""
+        return next((size for size in self.buckets if size >= tokens), self.buckets[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Everything that fixes the network; stored beside the weights as JSON."""
+
+    name: str
+    languages: tuple[str, ...]
+    encoder_kind: str
+    encoder: dict[str, Any]
+    projector: ProjectorConfig
+    decoder: dict[str, Any]
+    experts: str = "grouped_mm"
+    ctc_parts: int = 1
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    canvas: CanvasConfig = field(default_factory=CanvasConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    max_seconds: float = 20.0
+    """Seconds of the longest utterance."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain types for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> ModelConfig:
+        """Build from what :meth:`to_json` returned.
+
+        Raises:
+            TypeError: for a field that is missing or unknown.
+        """
+        canvas = dict(data["canvas"])
+        canvas["buckets"] = tuple(canvas["buckets"])
+        return ModelConfig(
+            **{
+                **data,
+                "languages": tuple(data["languages"]),
+                "projector": ProjectorConfig(**data["projector"]),
+                "features": FeatureConfig(**data["features"]),
+                "canvas": CanvasConfig(**canvas),
+                "sampler": SamplerConfig(**data["sampler"]),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Audio after encoder and projector."""
+
+    tokens: Tensor
+    """[rows, tokens, hidden], in the decoder's space."""
+    counts: Tensor
+    """[rows], audio tokens of each row."""
+    ctc: Tensor
+    """[rows, tokens * parts, vocabulary], log-probabilities; blank is token 0."""
+    states: Tensor
+    """[rows, states, encoder width], for an auxiliary loss."""
+    state_counts: Tensor
+    """[rows]."""
+
+
+class TranscriptionModel(nn.Module):
+    """The network in one module."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.features = LogMel(config.features)
+        self.encoder = build_encoder(config.encoder_kind, config.encoder)
+        self.projector = Projector(config.projector)
+        self.decoder = DiffusionDecoder(config.decoder, config.experts)
+        self.ctc = CtcHead(config.projector.output_size, self.decoder.vocabulary, config.ctc_parts)
+
+    @property
+    def samples_per_ctc_frame(self) -> int:
+        """Samples that one CTC frame stands for."""
+        shortening: int = 2**self.config.projector.halvings
+        return self.encoder.hop * shortening // self.config.ctc_parts
+
+    def listen(self, pcm: Tensor, lengths: Tensor) -> Encoded:
+        """Turn audio into audio tokens; see :meth:`LogMel.forward` for the arguments."""
+        features, frames = self.features(pcm, lengths)
+        return self.encode(features, frames)
+
+    def encode(self, features: Tensor, frames: Tensor) -> Encoded:
+        """Turn features [rows, frames, mel_bins] into audio tokens."""
+        dtype = self.projector.linear.weight.dtype
+        states, state_counts = self.encoder(features.to(dtype), frames)
+        tokens, counts = self.projector(states, state_counts)
+        return Encoded(tokens, counts, self.ctc(tokens), states, state_counts)
+
+    def prompt(self, encoded: Encoded, languages: Tensor) -> tuple[Tensor, Tensor]:
+        """Lay out prompts.
+
+        Args:
+            encoded: the audio.
+            languages: [rows], language tokens.
+
+        Returns:
+            Embeddings [rows, tokens + 3, hidden] and the positions of each row.
+        """
+        rows, width, _ = encoded.tokens.shape
+        begin = torch.full_like(languages, BEGIN)
+        head = self.decoder.embed(torch.stack([begin, languages], dim=1))
+        text = self.decoder.embed(torch.full_like(languages, TEXT))
+        body = torch.cat([encoded.tokens, torch.zeros_like(encoded.tokens[:, :1])], dim=1)
+        place = torch.arange(width + 1, device=body.device) == encoded.counts[:, None]
+        body = torch.where(place[..., None], text[:, None].to(body.dtype), body)
+        return torch.cat([head.to(body.dtype), body], dim=1), encoded.counts + 3
+
+    def prefill(self, encoded: Encoded, languages: Tensor) -> PromptCache:
+        """Run the prompts through the causal half of the decoder."""
+        embeddings, lengths = self.prompt(encoded, languages)
+        cache, _ = self.decoder.prefill(embeddings, lengths)
+        return cache
+
+
+__all__ = ["CanvasConfig", "Encoded", "ModelConfig", "TranscriptionModel"]

@@ -1,0 +1,245 @@
+"""The recogniser: utterances in, hypotheses out, one denoising step at a time.
+
+Knows tensors and tokens, nothing of clients, segments or time. Each row carries its own prompt
+cache, canvas, noise and step count, so rows of any length and age share a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stream_server.recogniser.alignment import TokenSpan, align, greedy
+from stream_server.recogniser.decoder import PromptCache
+from stream_server.recogniser.denoise import (
+    advance,
+    draw_noise,
+    random_tokens,
+    temperatures,
+    text_length,
+)
+from stream_server.recogniser.interface import (
+    SAMPLE_RATE,
+    Hypothesis,
+    HypothesisWord,
+    RecogniserInfo,
+    Row,
+    Utterance,
+)
+from stream_server.recogniser.model import TranscriptionModel
+from stream_server.recogniser.tokenizer import END, Tokenizer
+
+MIN_SAMPLES = SAMPLE_RATE // 4
+"""Shorter audio is padded with silence to this."""
+
+
+@dataclass(slots=True, eq=False)
+class DiffusionRow:
+    """An utterance being decoded."""
+
+    utterance: Utterance
+    cache: PromptCache
+    ctc: npt.NDArray[np.float32]
+    """[frames, vocabulary], log-probabilities."""
+    canvas: Tensor
+    """[canvas], tokens of the next step's input."""
+    generator: torch.Generator
+    steps_done: int = 0
+    conditioning: Tensor | None = None
+    """[canvas, vocabulary], the last step's scores."""
+    argmax: list[int] = field(default_factory=list)
+    """The last step's best tokens."""
+    unchanged: int = 0
+    """Steps for which the best tokens have not changed."""
+
+
+class DiffusionRecogniser:
+    """Runs a :class:`TranscriptionModel` row by row; see ``interface.Recogniser``."""
+
+    def __init__(
+        self, model: TranscriptionModel, tokenizer: Tokenizer, device: torch.device, steps: int
+    ) -> None:
+        config = model.config
+        self._model = model.to(device)
+        self._tokenizer = tokenizer
+        self._device = device
+        self._merged: tuple[tuple[int, ...], PromptCache] | None = None
+        self._info = RecogniserInfo(
+            name=config.name,
+            languages=config.languages,
+            max_samples=int(config.max_seconds * SAMPLE_RATE),
+            max_rows=8 if device.type == "cpu" else 32,
+            default_steps=steps,
+        )
+
+    @property
+    def info(self) -> RecogniserInfo:
+        """What this recogniser is and can take."""
+        return self._info
+
+    def warm_up(self) -> None:
+        """Decode a little noise, alone and in company, so that the first client does not wait."""
+        hum = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32) * 0.01
+        rows = self.start([Utterance(hum, steps=2), Utterance(hum[: SAMPLE_RATE // 2], steps=2)])
+        self.step(rows[:1])
+        self.step(rows)
+        self.release(rows)
+
+    @torch.inference_mode()
+    def start(self, utterances: Sequence[Utterance]) -> Sequence[DiffusionRow]:
+        """Encode audio, write prompts, lay out canvases."""
+        sizes = [max(len(utterance.pcm), MIN_SAMPLES) for utterance in utterances]
+        pcm = torch.zeros(len(sizes), max(sizes))
+        for row, utterance in enumerate(utterances):
+            pcm[row, : len(utterance.pcm)] = torch.from_numpy(utterance.pcm)
+        lengths = torch.tensor(sizes, device=self._device)
+        encoded = self._model.listen(pcm.to(self._device), lengths)
+        languages = [self._tokenizer.language(utterance.language) for utterance in utterances]
+        cache = self._model.prefill(encoded, torch.tensor(languages, device=self._device))
+        logs = encoded.ctc.float().cpu().numpy()
+        frames = (encoded.counts * self._model.config.ctc_parts).tolist()
+        return [
+            self._row(utterance, cache.row(index), logs[index, : frames[index]])
+            for index, utterance in enumerate(utterances)
+        ]
+
+    def _row(
+        self, utterance: Utterance, cache: PromptCache, ctc: npt.NDArray[np.float32]
+    ) -> DiffusionRow:
+        generator = torch.Generator(self._device).manual_seed(utterance.seed)
+        row = DiffusionRow(utterance, cache, ctc, torch.empty(0), generator)
+        heard = greedy(ctc)
+        draft = list(utterance.draft)
+        if not draft and self._model.config.sampler.start == "ctc":
+            draft = heard
+        self._lay_canvas(row, draft, max(len(heard), len(draft)))
+        return row
+
+    def _lay_canvas(self, row: DiffusionRow, draft: list[int], expected: int) -> None:
+        """Give a row a canvas that holds what is expected, begun from a draft if there is one."""
+        plan = self._model.config.canvas
+        seconds = len(row.utterance.pcm) / SAMPLE_RATE
+        need = max(expected + expected // 4, int(seconds * plan.tokens_per_second / 2))
+        width = plan.bucket(need + plan.margin)
+        row.canvas = random_tokens(row.generator, width, self._model.decoder.vocabulary)
+        draft = [*draft[: width - 1], END] if draft else []
+        row.canvas[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=self._device)
+        row.conditioning = None
+        row.argmax = []
+        row.unchanged = 0
+
+    def _caches(self, rows: Sequence[DiffusionRow]) -> PromptCache:
+        """Return the prompts of ``rows`` as one batch, kept while the rows stay the same."""
+        key = tuple(id(row.cache) for row in rows)
+        if self._merged is None or self._merged[0] != key:
+            self._merged = (key, PromptCache.merge([row.cache for row in rows]))
+        return self._merged[1]
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
+        """Run one denoising step on each row."""
+        own = [row for row in rows if isinstance(row, DiffusionRow)]
+        sizes = [len(row.canvas) for row in own]
+        width, vocabulary = max(sizes), self._model.decoder.vocabulary
+        canvas = torch.zeros(len(own), width, dtype=torch.long, device=self._device)
+        conditioning = torch.zeros(len(own), width, vocabulary, device=self._device)
+        for index, row in enumerate(own):
+            canvas[index, : sizes[index]] = row.canvas
+            if row.conditioning is not None:
+                conditioning[index, : sizes[index]] = row.conditioning
+        conditioned = torch.tensor([row.conditioning is not None for row in own])
+        lengths = torch.tensor(sizes, device=self._device)
+        logits = self._model.decoder.denoise(
+            canvas, lengths, self._caches(own), conditioning, conditioned.to(self._device)
+        )
+        config = self._model.config.sampler
+        done = [row.steps_done for row in own]
+        heat = temperatures(done, [row.utterance.steps for row in own], config, self._device)
+        noise = draw_noise([row.generator for row in own], width, vocabulary)
+        result = advance(logits, heat, lengths, noise, config)
+        best = result.argmax.tolist()
+        entropy = result.entropy.tolist()
+        probability = result.probability.tolist()
+        hypotheses = []
+        for index, row in enumerate(own):
+            size = sizes[index]
+            row.canvas = result.canvas[index, :size].clone()
+            row.conditioning = result.conditioning[index, :size].clone()
+            row.steps_done += 1
+            tokens = best[index][:size]
+            row.unchanged = row.unchanged + 1 if tokens == row.argmax else 0
+            row.argmax = tokens
+            hypotheses.append(
+                self._hypothesis(row, entropy[index][:size], probability[index][:size])
+            )
+        return hypotheses
+
+    def _hypothesis(
+        self, row: DiffusionRow, entropy: list[float], probability: list[float]
+    ) -> Hypothesis:
+        """Describe a row after a step, and settle whether it is finished."""
+        config = self._model.config.sampler
+        length = text_length(row.argmax, END)
+        tokens = row.argmax[:length]
+        # The end itself belongs to what must be sure; the filler behind it does not.
+        spoken = entropy[: length + 1]
+        sure = sum(spoken) / len(spoken) < config.confidence
+        finished = row.steps_done >= row.utterance.steps or (
+            sure and row.unchanged >= config.stability
+        )
+        if finished and length == len(row.argmax) and self._grow(row):
+            finished = False
+        words: tuple[HypothesisWord, ...] = ()
+        if finished or row.utterance.trace:
+            words = self._words(row, tokens, probability)
+        canvas = None
+        if row.utterance.trace:
+            canvas = "".join(self._tokenizer.piece(token) for token in row.argmax)
+        return Hypothesis(
+            tokens=tuple(tokens),
+            confidences=tuple(probability[:length]),
+            words=words,
+            step=row.steps_done,
+            is_final=finished,
+            language=row.utterance.language or self._info.languages[0],
+            canvas=canvas,
+        )
+
+    def _grow(self, row: DiffusionRow) -> bool:
+        """Start anew, once, on the next larger canvas, where the text found no end on this one."""
+        plan = self._model.config.canvas
+        width = plan.bucket(len(row.argmax) + 1)
+        if width <= len(row.argmax) or row.steps_done > row.utterance.steps:
+            return False
+        self._lay_canvas(row, row.argmax, width - plan.margin)
+        row.steps_done = max(0, row.utterance.steps - 3)
+        return True
+
+    def _words(
+        self, row: DiffusionRow, tokens: list[int], probability: list[float]
+    ) -> tuple[HypothesisWord, ...]:
+        """Group tokens into words with times from CTC and the decoder's confidence."""
+        spans = align(row.ctc, tokens)
+        hop = self._model.samples_per_ctc_frame
+        words = []
+        for text, places in self._tokenizer.words(tokens):
+            confidence = min(probability[place] for place in places)
+            start = end = None
+            if spans is not None:
+                said: list[TokenSpan] = [spans[place] for place in places]
+                start = min(said[0].start * hop, len(row.utterance.pcm))
+                end = min(said[-1].end * hop, len(row.utterance.pcm))
+            words.append(HypothesisWord(text, confidence, start, end))
+        return tuple(words)
+
+    def release(self, rows: Sequence[Row]) -> None:
+        """Forget rows."""
+        self._merged = None
+
+
+__all__ = ["DiffusionRecogniser", "DiffusionRow"]

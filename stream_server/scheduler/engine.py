@@ -1,0 +1,298 @@
+"""The one thread that owns the model: ``schedule -> start -> step -> complete``, over and over.
+
+The engine is the only caller of the recogniser, and the recogniser is called on no other thread.
+It is woken by an event, never by sleeping, and it knows nothing of sessions or text.
+
+What it promises: every request it took gets exactly one reply, on the engine's thread, outside of
+locks; a recogniser that raises costs no more than the requests it cannot decode; if the engine
+itself breaks, every waiter is told and :attr:`Engine.is_ready` is false. The one exception to
+"on the engine's thread": where that thread hangs in the recogniser, or was never started,
+:meth:`Engine.close` itself fails what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from stream_server.config import SchedulerConfig
+from stream_server.errors import Draining, ModelError, RecognitionFailed, ServiceError, wire_error
+from stream_server.metrics import Metrics
+from stream_server.recogniser.interface import SAMPLE_RATE, Recogniser
+from stream_server.scheduler.request import Decoded, Dropped, Failed, Reply, Request
+from stream_server.scheduler.rows import Rows
+from stream_server.scheduler.scheduler import Outcome, Scheduler
+
+_log = logging.getLogger(__name__)
+
+EngineState = Literal["new", "starting", "running", "draining", "closed", "broken"]
+ReplyCallback = Callable[[Reply], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much the engine has to do."""
+
+    queued: int
+    """Requests that wait."""
+    running: int
+    """Rows in the current step."""
+
+
+class Engine:
+    """Runs requests on a recogniser, a denoising step at a time.
+
+    Args:
+        recogniser: called from the engine's thread alone.
+        config: bounds and deadlines.
+        metrics: where to count; none counts nothing.
+        clock: seconds that only go forward; the scale of ``Request.deadline``.
+    """
+
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        config: SchedulerConfig,
+        metrics: Metrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        advised = recogniser.info.max_rows
+        max_rows = min(config.max_rows, advised) if config.max_rows else advised
+        self._new_scheduler = partial(Scheduler, config, max_rows)
+        self._recogniser = recogniser
+        self._metrics = metrics
+        self._clock = clock
+        self._rows = Rows(recogniser)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        # The condition guards everything below it.
+        self._changed = threading.Condition()
+        self._scheduler = self._new_scheduler()
+        self._waiters: dict[int, tuple[Request, ReplyCallback]] = {}
+        self._delivering = 0
+        self._outbox: list[Outcome] = []
+        self._state: EngineState = "new"
+        self._error: BaseException | None = None
+
+    @property
+    def state(self) -> EngineState:
+        """Where the engine is in its life."""
+        return self._state
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the engine is warm and takes requests."""
+        return self._state == "running"
+
+    @property
+    def error(self) -> BaseException | None:
+        """What broke the engine, if anything did."""
+        return self._error
+
+    def load(self) -> Load:
+        """Return how much waits and runs. Thread-safe."""
+        with self._changed:
+            return Load(self._scheduler.queued, self._scheduler.running)
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start the thread, which warms the model up before it takes work.
+
+        Args:
+            wait: return only when the model is warm; otherwise watch :attr:`is_ready`.
+
+        Raises:
+            ModelError: the warm-up failed (only with ``wait``).
+        """
+        with self._changed:
+            if self._state != "new":
+                raise RuntimeError(f"the engine was started before; it is {self._state}")
+            self._state = "starting"
+        self._thread.start()
+        if not wait:
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: self._state != "starting")
+        if self._error is not None:
+            raise ModelError(f"the model failed to warm up: {self._error}") from self._error
+
+    def submit(self, request: Request, reply: ReplyCallback) -> None:
+        """Take a request; ``reply`` is called exactly once, on the engine's thread. Thread-safe.
+
+        ``reply`` should be brief: the model waits meanwhile.
+
+        Raises:
+            Overloaded: the queue is full. A partial is better forgotten then; the next comes soon.
+            Draining: the engine takes nothing new, or has stopped.
+        """
+        with self._changed:
+            if self._state in ("draining", "closed", "broken"):
+                raise Draining("the server is about to stop; connect again, or to another")
+            submission = self._scheduler.submit(request, self._clock())
+            self._waiters[submission.number] = (request, reply)
+            self._outbox += submission.dropped
+            self._changed.notify_all()
+
+    def cancel(self, stream: str, segment: int | None = None) -> None:
+        """Drop a stream's requests, or those of one segment. Thread-safe.
+
+        Those that run leave at the next step boundary. Each still gets its one reply.
+        """
+        with self._changed:
+            self._outbox += self._scheduler.cancel(stream, segment)
+            self._changed.notify_all()
+
+    def drain(self, timeout: float = 0.0) -> bool:
+        """Refuse new requests and finish those that were taken.
+
+        Args:
+            timeout: seconds to wait for that.
+
+        Returns:
+            Whether every request has had its reply.
+        """
+        with self._changed:
+            if self._state in ("new", "starting", "running"):
+                self._set_state("draining")
+            return self._changed.wait_for(self._all_replied, timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Stop at the next step boundary; what is left fails with :exc:`Draining`. Idempotent.
+
+        Args:
+            timeout: seconds to wait for the thread, which may be inside a long step.
+        """
+        with self._changed:
+            if self._state not in ("closed", "broken"):
+                self._set_state("closed")
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                _log.error("the engine's thread did not end within %.1f s", timeout)
+        self._fail_all(Draining("the server stopped before this was decoded"))
+
+    # --- the engine's thread ----------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._recogniser.warm_up()
+            with self._changed:
+                if self._state == "starting":
+                    self._set_state("running")
+            while self._turn():
+                pass
+            self._fail_all(Draining("the server stopped before this was decoded"))
+        # Whatever it is, a thread that ended silently would leave every client waiting.
+        except BaseException as error:
+            self._break(error)
+        finally:
+            self._rows.release_all()
+
+    def _turn(self) -> bool:
+        """Wait for work and run one step; return whether to go on."""
+        with self._changed:
+            if not self._wait_for_work():
+                return False
+            plan = self._scheduler.schedule(self._clock())
+            outcomes = [*self._take_outbox(), *plan.dropped]
+        self._deliver(outcomes)
+        self._rows.release(plan.release)
+        failures = self._rows.start({each.number: each.request.utterance for each in plan.admit})
+        result = self._rows.step()
+        if plan.step and self._metrics is not None:
+            self._metrics.record_step(len(plan.step))
+        failures.update(result.failures)
+        for failure in failures.values():
+            _log.error("the model failed on a request", exc_info=failure)
+        # The client learns that it failed, not how: that is in the log.
+        errors: dict[int, ServiceError] = {
+            number: RecognitionFailed("the model failed on this audio") for number in failures
+        }
+        with self._changed:
+            outcomes = self._scheduler.complete(result.hypotheses, errors, self._clock())
+        self._deliver(outcomes)
+        return True
+
+    def _wait_for_work(self) -> bool:
+        """Wait, the condition held, until there is something to do; false when closed."""
+        while self._state != "closed" and self._scheduler.is_idle and not self._outbox:
+            if self._metrics is not None:
+                self._metrics.record_idle()
+            self._changed.wait()
+        return self._state != "closed"
+
+    def _all_replied(self) -> bool:
+        return not self._waiters and not self._delivering
+
+    def _take_outbox(self) -> list[Outcome]:
+        taken, self._outbox = self._outbox, []
+        return taken
+
+    def _set_state(self, state: EngineState) -> None:
+        self._state = state
+        self._changed.notify_all()
+        if self._metrics is not None:
+            self._metrics.record_engine_up(state in ("running", "draining"))
+
+    def _break(self, error: BaseException) -> None:
+        _log.critical("the engine broke and takes no more work", exc_info=error)
+        with self._changed:
+            self._error = error
+            self._state = "broken"
+            self._changed.notify_all()
+        self._fail_all(RecognitionFailed("the model has stopped; connect to another server"))
+        if self._metrics is not None:
+            self._metrics.record_engine_up(False)
+
+    def _fail_all(self, error: ServiceError) -> None:
+        """Reply to every waiter; from the waiters themselves, as the scheduler may be broken."""
+        with self._changed:
+            # Those in the outbox are told what is in there: the first reply to each counts.
+            outcomes = self._take_outbox()
+            outcomes += [
+                Outcome(number, Failed(request, error))
+                for number, (request, _) in self._waiters.items()
+            ]
+            self._scheduler = self._new_scheduler()
+        self._deliver(outcomes)
+
+    def _deliver(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            # Popped, so that a thread that hung and was given up by close() replies to nobody.
+            with self._changed:
+                request, callback = self._waiters.pop(outcome.number, (None, None))
+                if request is None or callback is None:
+                    continue
+                self._delivering += 1
+            for receive in (callback, self._record):
+                try:
+                    receive(outcome.reply)
+                except BaseException:  # The receiver's defect; the other replies go on.
+                    _log.exception("the reply to %s/%d failed", request.stream, request.segment)
+            with self._changed:
+                self._delivering -= 1
+                if self._all_replied():
+                    self._changed.notify_all()
+
+    def _record(self, reply: Reply) -> None:
+        if self._metrics is None:
+            return
+        match reply:
+            case Decoded(request, _, queue_ms, decode_ms):
+                self._metrics.record_decoded(
+                    is_final=request.is_final,
+                    queue_seconds=queue_ms / 1000,
+                    decode_seconds=decode_ms / 1000,
+                    audio_seconds=len(request.utterance.pcm) / SAMPLE_RATE,
+                )
+            case Failed(_, error):
+                self._metrics.record_request_failed(wire_error(error).code)
+            case Dropped(request, reason):
+                if not request.is_final:
+                    self._metrics.record_partial_dropped(reason)
+
+
+__all__ = ["Engine", "EngineState", "Load", "ReplyCallback"]

@@ -1,0 +1,172 @@
+"""Voice activity detection: audio in, a speech probability for each frame out.
+
+Three witnesses, cheapest first. An adaptive noise floor says whether a frame stands out from what
+the room always sounds like: steady hiss and hum do not. WebRTC's detector says whether it is
+shaped like speech. Periodicity says whether there was a voice just now: clatter and breath have
+none, and every syllable has a vowel. Speech is what the floor and the detector agree on near a
+voice, or a clear voice that the detector missed.
+
+The only file that imports ``webrtcvad``. Belongs off the event loop; one instance per channel.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import webrtcvad
+
+from stream_server.recogniser.interface import SAMPLE_RATE, Pcm
+from stream_server.segmenter.segmenter import FRAME
+
+_QUIETEST = -66.0
+"""dBFS under which the floor does not fall: digital silence must not make faint noise loud."""
+_LOUDEST = -20.0
+"""dBFS over which the floor does not rise, so that shouting without a pause stays speech."""
+_WINDOW = 20
+"""Frames (400 ms) of which one minimum is kept."""
+_WINDOWS = 8
+"""Minima that make the floor, so 3.2 s: longer than people talk without any dip."""
+_MARGIN = 8.0
+"""Decibels above the floor at which speech is as likely as not."""
+_SLOPE = 1.5
+"""Decibels over which that likelihood changes by a factor of e."""
+_CERTAIN = 6.0
+"""Slopes from the margin at which the floor's answer is certain."""
+
+_DECIMATION = 4
+"""Periodicity is looked for at 4 kHz, where pitch and the first formant are."""
+_SHORT = FRAME // _DECIMATION
+"""Samples of a frame at that rate; the window is two frames (40 ms)."""
+_PITCH = slice(10, 64)
+"""Lags at that rate: voices of 62 to 400 Hz."""
+_HOLD = 0.9
+"""Factor by which a voice fades with each frame after it: the consonants that follow a vowel."""
+_VOICED = 0.5
+"""Periodicity near which a frame that the detector flagged is as likely speech as not."""
+_CLEARLY_VOICED = 0.75
+"""The same for a frame that the detector did not flag."""
+_SHARPNESS = 12.0
+"""Steepness of both."""
+
+_TRANSFORM = 256
+"""Points: a window and the longest lag, so that nothing wraps round."""
+_LAG_WEIGHTS: Pcm = (1.0 / (1.0 - np.arange(10, 64) / (2 * _SHORT))).astype(np.float32)
+"""Fewer products add up at longer lags; this makes a steady tone 1 at each of them."""
+
+
+class Vad:
+    """Finds speech in one channel of a stream.
+
+    Args:
+        aggressiveness: 0 to 3 of WebRTC's detector; higher takes less for speech.
+    """
+
+    def __init__(self, aggressiveness: int = 2) -> None:
+        self._detector = webrtcvad.Vad(aggressiveness)
+        self._rest: Pcm = np.empty(0, np.float32)
+        self._before: Pcm = np.zeros(_SHORT, np.float32)
+        """The last frame, decimated."""
+        self._voice = 0.0
+        """Periodicity of the last frames, fading."""
+        self._floor = _Floor()
+
+    @property
+    def pending(self) -> int:
+        """Samples kept because they do not fill a frame."""
+        return len(self._rest)
+
+    def feed(self, pcm: Pcm) -> tuple[Pcm, tuple[float, ...]]:
+        """Take samples and return whole frames with the speech probability of each.
+
+        What does not fill a frame is kept for the next call.
+        """
+        if len(self._rest):
+            pcm = np.concatenate((self._rest, pcm))
+        whole = len(pcm) - len(pcm) % FRAME
+        self._rest = pcm[whole:].copy()
+        frames = pcm[:whole]
+        return frames, self._score(frames) if whole else ()
+
+    def finish(self) -> tuple[Pcm, tuple[float, ...]]:
+        """Return the last frame, filled up with silence; nothing if no sample is left."""
+        if not len(self._rest):
+            return self._rest, ()
+        return self.feed(np.zeros(FRAME - len(self._rest), np.float32))
+
+    def _score(self, pcm: Pcm) -> tuple[float, ...]:
+        floor = self._floor
+        odds = [(level - floor.adapt(level) - _MARGIN) / _SLOPE for level in _levels(pcm)]
+        voices = self._periodicity(pcm, wanted=max(odds) > -_CERTAIN)
+        data = np.clip(pcm * 32768.0, -32768, 32767).astype("<i2").tobytes()
+        size = FRAME * 2
+        scores = []
+        for index, (stands_out, voice) in enumerate(zip(odds, voices, strict=True)):
+            # The detector adapts too, so it hears every frame.
+            frame = data[index * size : (index + 1) * size]
+            flagged = self._detector.is_speech(frame, SAMPLE_RATE)
+            self._voice = max(voice, self._voice * _HOLD)
+            if stands_out < -_CERTAIN:
+                scores.append(0.0)
+                continue
+            likeness = _logistic((voice - _CLEARLY_VOICED) * _SHARPNESS)
+            if flagged:
+                likeness = max(likeness, _logistic((self._voice - _VOICED) * _SHARPNESS))
+            scores.append(likeness * _logistic(stands_out))
+        return tuple(scores)
+
+    def _periodicity(self, pcm: Pcm, *, wanted: bool) -> list[float]:
+        """How much each frame repeats itself at the rate of a voice, 0 to 1; 0 if not wanted."""
+        # Transforms rather than products of matrices: BLAS would start threads of its own for
+        # these, and on a busy server they wait for each other.
+        short = pcm[0::4] + pcm[1::4] + pcm[2::4] + pcm[3::4]
+        joined = np.concatenate((self._before, short))
+        self._before = joined[-_SHORT:]
+        if not wanted:
+            return [0.0] * (len(pcm) // FRAME)
+        earlier = joined[:-_SHORT].reshape(-1, _SHORT)
+        both = np.concatenate((earlier, short.reshape(-1, _SHORT)), axis=1)
+        both -= both.mean(axis=1, keepdims=True)
+        spectrum = np.fft.rfft(both, _TRANSFORM)
+        correlation = np.fft.irfft(np.square(spectrum.real) + np.square(spectrum.imag))
+        peak = (correlation[:, _PITCH] * _LAG_WEIGHTS).max(axis=1)
+        result: list[float] = (peak / (correlation[:, 0] + 1e-9)).tolist()
+        return result
+
+
+class _Floor:
+    """How loud it is when nobody talks: the quietest frame of the last seconds."""
+
+    def __init__(self) -> None:
+        self._minima = [_QUIETEST] * _WINDOWS
+        self._minimum = math.inf
+        self._counted = 0
+        self._level = _QUIETEST
+
+    def adapt(self, level: float) -> float:
+        """Take the level of a frame, and return the floor, both dBFS."""
+        if level < self._minimum:
+            self._minimum = level
+        self._counted += 1
+        if self._counted == _WINDOW:
+            del self._minima[0]
+            self._minima.append(self._minimum)
+            self._minimum = math.inf
+            self._counted = 0
+            self._level = min(max(min(self._minima), _QUIETEST), _LOUDEST)
+        return self._level
+
+
+def _levels(pcm: Pcm) -> list[float]:
+    """Level of each frame in dBFS, without any constant offset of the microphone."""
+    frames = pcm.reshape(-1, FRAME)
+    power = np.einsum("ij,ij->i", frames, frames) / FRAME - np.square(frames.mean(axis=1))
+    levels: list[float] = (10.0 * np.log10(np.maximum(power, 1e-12))).tolist()
+    return levels
+
+
+def _logistic(value: float) -> float:
+    return 1.0 / (1.0 + math.exp(-min(max(value, -30.0), 30.0)))
+
+
+__all__ = ["Vad"]

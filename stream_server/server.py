@@ -1,0 +1,302 @@
+"""The only composition root: builds every part, starts, drains and stops them.
+
+The port opens first, so that probes are answered while the model loads; then the model is loaded
+and warmed up; then clients are let in. On the first signal nobody new is let in, running sessions
+are told and get ``limits.drain_seconds`` to finish; a second signal stops at once. Uvicorn's own
+handling of signals is not used: it would close every WebSocket at the first.
+
+Nothing here is global: two servers can live in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+import uvicorn
+
+from stream_server.config import Config, ListenConfig, RecogniserConfig
+from stream_server.errors import ConfigError, Draining
+from stream_server.metrics import Metrics
+from stream_server.recogniser.interface import Recogniser
+from stream_server.scheduler.engine import Engine
+from stream_server.session.driver import Services
+from stream_server.transports.admission import Admission
+from stream_server.transports.auth import Keys
+from stream_server.transports.http import make_app
+
+_log = structlog.stdlib.get_logger(__name__)
+
+LoadRecogniser = Callable[[RecogniserConfig], Recogniser]
+
+_LAST_SECONDS = 3
+"""What connections get to close after the drain, before they are cut."""
+_ENGINE_SECONDS = 5.0
+"""What the engine's thread gets to end its step."""
+_FRAME_ALLOWANCE = 4
+"""Uvicorn refuses frames this many times larger than a message may be, with a close code and no
+explanation, so that a client a little over the limit is told what it is."""
+
+
+def version() -> str:
+    """Return the version of this distribution."""
+    try:
+        return importlib.metadata.version("diffscribe")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "0.1.0"
+
+
+def load_recogniser(config: RecogniserConfig) -> Recogniser:
+    """Load the model that ``config`` names; takes seconds.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    # Imported here: torch takes seconds, and neither the fake nor ``--help`` wants it.
+    if config.model == "fake":
+        from stream_server.recogniser.fake import FakeRecogniser
+
+        return FakeRecogniser()
+    from stream_server.recogniser import checkpoint
+
+    recogniser: Recogniser = checkpoint.load_recogniser(config)
+    return recogniser
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is known once clients are let in."""
+
+    url: str
+    model: str
+    load_seconds: float
+
+
+class Server:
+    """One server: ``serve`` runs it from start to stop.
+
+    Args:
+        config: everything that can be set.
+        load: how the model is loaded; called off the loop.
+    """
+
+    def __init__(self, config: Config, load: LoadRecogniser) -> None:
+        self._config = config
+        self._load = load
+        self._metrics = Metrics()
+        self._port = config.listen.port
+        self._stops = 0
+        self._is_loading = False
+        self._stopping: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; the configured one before it does."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        host = self._config.listen.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def stop(self) -> None:
+        """Drain and stop; called again, stop at once. Thread-safe; harmless before and after."""
+        self._stops += 1
+        if self._loop is not None and self._stopping is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def run(self, on_ready: Callable[[Ready], None] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT; call from the main thread.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+            ModelError: the model cannot be loaded.
+        """
+        with asyncio.Runner(
+            loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()
+        ) as runner:
+            runner.run(self._serve_with_signals(on_ready))
+
+    async def _serve_with_signals(self, on_ready: Callable[[Ready], None] | None) -> None:
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(each, self._receive_signal, each)
+        await self.serve(on_ready)
+
+    def _receive_signal(self, number: signal.Signals) -> None:
+        self.stop()
+        if self._stops > 1 and self._is_loading:
+            # The thread that loads cannot be interrupted, and nobody is inside yet.
+            os._exit(128 + number)
+
+    async def serve(self, on_ready: Callable[[Ready], None] | None = None) -> None:
+        """Serve until :meth:`stop`.
+
+        Args:
+            on_ready: called once, on the loop, when clients are let in.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+            ModelError: the model cannot be loaded.
+        """
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        if self._stops:
+            return
+        config = self._config
+        admission = Admission(config.limits.max_sessions)
+        with _listen(config.listen) as listener:
+            self._port = listener.getsockname()[1]
+            app = make_app(
+                admission, Keys(config.listen.api_key), self._metrics, config.limits, version()
+            )
+            web = _Web(_uvicorn_config(app, config))
+            serving = asyncio.create_task(web.serve([listener]))
+            with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="audio") as executor:
+                try:
+                    await self._live(admission, executor, on_ready, serving)
+                finally:
+                    admission.close()
+                    web.should_exit = True
+                    await asyncio.wait([serving])
+            serving.result()  # if the web server itself broke, say so
+
+    async def _live(
+        self,
+        admission: Admission,
+        executor: ThreadPoolExecutor,
+        on_ready: Callable[[Ready], None] | None,
+        serving: asyncio.Task[None],
+    ) -> None:
+        """Load, let clients in, and drain when told to."""
+        assert self._stopping is not None
+        began, self._is_loading = time.monotonic(), True
+        engine: Engine | None = None
+        stopping = asyncio.create_task(self._stopping.wait())
+        loading = asyncio.create_task(asyncio.to_thread(self._start_engine))
+        try:
+            await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self._stops:
+                return
+            engine, recogniser = loading.result()
+            self._is_loading = False
+            draining = asyncio.Event()
+            services = Services(
+                engine=engine,
+                info=recogniser.info,
+                limits=self._config.limits,
+                segmenter=self._config.segmenter,
+                metrics=self._metrics,
+                executor=executor,
+                recogniser=self._config.recogniser,
+                draining=draining,
+            )
+            admission.open(services, lambda: engine is not None and engine.is_ready)
+            self._metrics.record_build(version=version(), model=recogniser.info.name)
+            if on_ready is not None:
+                on_ready(Ready(self.url, recogniser.info.name, time.monotonic() - began))
+            _log.info("ready", model=recogniser.info.name, port=self.port)
+            await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+            await self._drain(admission, draining)
+        finally:
+            stopping.cancel()
+            if engine is None:
+                # A thread cannot be interrupted: the model is let load to its end.
+                with contextlib.suppress(Exception):
+                    engine, _ = await loading
+            if engine is not None:
+                await asyncio.to_thread(engine.close, _ENGINE_SECONDS)
+
+    def _start_engine(self) -> tuple[Engine, Recogniser]:
+        recogniser = self._load(self._config.recogniser)
+        engine = Engine(recogniser, self._config.scheduler, self._metrics)
+        try:
+            engine.start()
+        except BaseException:
+            engine.close(0)
+            raise
+        return engine, recogniser
+
+    async def _drain(self, admission: Admission, draining: asyncio.Event) -> None:
+        """Let running sessions finish: within the limit, and until a second signal."""
+        assert self._stopping is not None
+        admission.close()
+        draining.set()
+        _log.info("draining", sessions=admission.inside)
+        self._stopping.clear()
+        if self._stops > 1:
+            self._stopping.set()
+        empty = asyncio.create_task(admission.wait_until_empty())
+        again = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait(
+                {empty, again},
+                timeout=self._config.limits.drain_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            empty.cancel()
+            again.cancel()
+        if admission.inside:
+            _log.warning("stopping with sessions running", sessions=admission.inside)
+            await admission.dismiss(Draining("the server stops now; connect to another"))
+
+
+def build(config: Config, load: LoadRecogniser = load_recogniser) -> Server:
+    """Return the server that ``config`` describes; nothing runs yet.
+
+    Args:
+        config: everything that can be set.
+        load: how the model is loaded; tests and embedding programs bring their own.
+    """
+    return Server(config, load)
+
+
+class _Web(uvicorn.Server):
+    """Uvicorn without its signal handlers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _uvicorn_config(app: object, config: Config) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        ws="websockets-sansio",
+        ws_max_size=config.limits.max_message_bytes * _FRAME_ALLOWANCE,
+        ws_per_message_deflate=False,
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=_LAST_SECONDS,
+    )
+
+
+@contextlib.contextmanager
+def _listen(listen: ListenConfig) -> Iterator[socket.socket]:
+    """Give the listening socket, open from before the model loads."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        listener = socket.create_server((listen.host, listen.port), family=family, backlog=2048)
+    except OSError as error:
+        key, value = "listen.port", listen.port
+        if not isinstance(error, PermissionError) and error.errno != 98:
+            key, value = "listen.host", listen.host  # type: ignore[assignment]
+        raise ConfigError(key, value, f"an address to listen on ({error.strerror})") from error
+    with listener:
+        yield listener
+
+
+__all__ = ["LoadRecogniser", "Ready", "Server", "build", "load_recogniser", "version"]

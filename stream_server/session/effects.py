@@ -1,0 +1,45 @@
+"""What a session wants done: the whole vocabulary between the pure session and its driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stream_protocol.messages import ServerMessage
+
+from stream_server.scheduler.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to the client, after those before it."""
+
+    message: ServerMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Hand a request to the engine; its reply goes to ``Session.receive_reply``."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Take requests back from the engine."""
+
+    segment: int | None
+    """Number on the wire; none is every segment of the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection once everything before has been sent. Nothing follows."""
+
+    code: int
+    """WebSocket close code."""
+    reason: str
+
+
+Effect = Send | Submit | Cancel | Close
+
+__all__ = ["Cancel", "Close", "Effect", "Send", "Submit"]

@@ -1,0 +1,85 @@
+"""What a client has not been sent yet: bounded without losing what matters.
+
+A slow client gets fewer partials and acknowledgements, for newer ones make older ones useless. All
+else is kept; when it piles up the queue says so, and its owner stops reading until it is shorter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from stream_protocol.messages import Ack, Partial, ServerMessage
+
+_LIMIT = 64
+"""Messages from which on the queue is full."""
+
+
+class Outbox:
+    """A queue of messages to one client.
+
+    Args:
+        limit: Messages from which on the queue is full and takes no partials.
+    """
+
+    def __init__(self, limit: int = _LIMIT) -> None:
+        self._limit = limit
+        self._messages: deque[ServerMessage] = deque()
+        self._filled = asyncio.Event()
+        self._sent = asyncio.Event()
+        self._sent.set()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the owner should make no more messages."""
+        return len(self._messages) >= self._limit
+
+    def put(self, message: ServerMessage) -> None:
+        """Add a message in the place of those that it makes useless."""
+        if self._messages and isinstance(message, Ack | Partial):
+            self._supersede(message)
+            if self.is_full and isinstance(message, Partial):
+                return
+        self._messages.append(message)
+        self._sent.clear()
+        self._filled.set()
+
+    async def send_all(
+        self, send: Callable[[ServerMessage], Awaitable[None]], progress: Callable[[], None]
+    ) -> None:
+        """Send whatever comes, for ever.
+
+        Args:
+            send: Returns when the client has room for more.
+            progress: Called after each message.
+        """
+        while True:
+            await self._filled.wait()
+            while self._messages:
+                await send(self._messages.popleft())
+                progress()
+            self._filled.clear()
+            self._sent.set()
+
+    async def sent(self) -> None:
+        """Wait until everything has been sent."""
+        await self._sent.wait()
+
+    def _supersede(self, message: Ack | Partial) -> None:
+        for index, queued in enumerate(self._messages):
+            is_older_ack = isinstance(message, Ack) and isinstance(queued, Ack)
+            is_older_partial = (
+                isinstance(message, Partial)
+                and isinstance(queued, Partial)
+                and queued.segment == message.segment
+            )
+            if is_older_ack or is_older_partial:
+                del self._messages[index]
+                return
+
+
+__all__ = ["Outbox"]

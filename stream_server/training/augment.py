@@ -1,0 +1,99 @@
+"""Perturbation on the training device: level, noise, room, telephone band, SpecAugment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """How hard audio is perturbed; shares are of rows."""
+
+    noise: float = 0.6
+    snr: tuple[float, float] = (3.0, 35.0)
+    """Decibels."""
+    babble: float = 0.1
+    """Share of rows with another row's speech behind them."""
+    room: float = 0.2
+    telephone: float = 0.15
+    """Share of rows cut off at 3 to 4 kHz."""
+    frequency_masks: int = 2
+    frequency_width: int = 20
+    """Mel bins."""
+    time_masks: int = 3
+    time_share: float = 0.05
+    """Of the row's frames, for one mask."""
+
+
+def _chance(rows: int, share: float, like: Tensor) -> Tensor:
+    return torch.rand(rows, 1, device=like.device) < share
+
+
+def _power(pcm: Tensor, valid: Tensor) -> Tensor:
+    loud = (pcm.abs() > 1e-4) & valid
+    return (pcm.square() * loud).sum(1, keepdim=True) / loud.sum(1, keepdim=True).clamp(min=1)
+
+
+def perturb(pcm: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
+    """Perturb audio [rows, samples]; what lies behind a row's length stays zero."""
+    rows, width = pcm.shape
+    valid = torch.arange(width, device=pcm.device) < lengths[:, None]
+    power = _power(pcm, valid)
+    size = 2 * width
+    bands = torch.linspace(0, 1, width + 1, device=pcm.device)[None]
+    spectrum = torch.fft.rfft(pcm, size)
+    # A room: exponentially decaying noise with the direct sound in front.
+    decay = torch.rand(rows, 1, device=pcm.device) * 0.35 + 0.05
+    seconds = torch.arange(8000, device=pcm.device) / 16_000
+    echo = torch.randn(rows, 8000, device=pcm.device) * torch.exp(-6.9 * seconds / decay) * 0.04
+    echo = echo * torch.rand(rows, 1, device=pcm.device)
+    echo[:, 0] = 1.0
+    room = torch.fft.rfft(echo, size)
+    spectrum = torch.where(_chance(rows, config.room, pcm), spectrum * room, spectrum)
+    # A telephone: nothing above 3 to 4 kHz.
+    edge = torch.rand(rows, 1, device=pcm.device) * 0.125 + 0.375
+    cut = (bands > edge) & _chance(rows, config.telephone, pcm)
+    pcm = torch.fft.irfft(spectrum.masked_fill(cut, 0), size)[:, :width]
+    # Noise of a random colour; where nothing is said, of a random level.
+    tilt = torch.rand(rows, 1, device=pcm.device) * 1.6 - 0.2
+    colour = (bands[:, : width // 2 + 1] * 2 + 0.01) ** -tilt
+    hiss = torch.fft.irfft(
+        torch.fft.rfft(torch.randn_like(pcm)) * colour[:, : width // 2 + 1], width
+    )
+    hiss = hiss / hiss.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8)
+    low, high = config.snr
+    ratio = torch.rand(rows, 1, device=pcm.device) * (high - low) + low
+    level = (power.clamp(min=1e-4) * 10 ** (-ratio / 10)).sqrt()
+    pcm = pcm + torch.where(_chance(rows, config.noise, pcm), hiss * level, hiss * 1e-5)
+    other = pcm.roll(1, 0)
+    ratio = torch.rand(rows, 1, device=pcm.device) * 15 + 8
+    level = (power / _power(other, valid).clamp(min=1e-8) * 10 ** (-ratio / 10)).sqrt()
+    mixed = pcm + other * level
+    spoken = power > 0
+    pcm = torch.where(_chance(rows, config.babble, pcm) & spoken, mixed, pcm)
+    gain = 10 ** (torch.rand(rows, 1, device=pcm.device) * 1.2 - 0.9)
+    return (pcm * gain).clamp(-1, 1) * valid
+
+
+def mask_features(features: Tensor, frames: Tensor, config: AugmentConfig) -> Tensor:
+    """SpecAugment (Park et al., 2019, arXiv 1904.08779) on [rows, frames, bins]."""
+    rows, count, bins = features.shape
+    device = features.device
+    hidden = torch.zeros(rows, count, bins, dtype=torch.bool, device=device)
+    for _ in range(config.frequency_masks):
+        width = torch.rand(rows, 1, device=device) * config.frequency_width
+        start = torch.rand(rows, 1, device=device) * (bins - width)
+        bin_index = torch.arange(bins, device=device)[None]
+        hidden |= ((bin_index >= start) & (bin_index < start + width))[:, None]
+    for _ in range(config.time_masks):
+        width = torch.rand(rows, 1, device=device) * frames[:, None] * config.time_share
+        start = torch.rand(rows, 1, device=device) * (frames[:, None] - width)
+        frame_index = torch.arange(count, device=device)[None]
+        hidden |= ((frame_index >= start) & (frame_index < start + width))[..., None]
+    return features.masked_fill(hidden, 0.0)
+
+
+__all__ = ["AugmentConfig", "mask_features", "perturb"]

@@ -1,0 +1,121 @@
+"""``stream-server train``: pack a corpus, train a recipe, export what came out."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from stream_server.recogniser.checkpoint import save_checkpoint
+from stream_server.recogniser.tokenizer import Tokenizer
+from stream_server.training.corpus import Corpus
+from stream_server.training.data import load_sets, read_sentences
+from stream_server.training.loop import Trainer, log_line
+from stream_server.training.pack import Packed, read_pack, write_pack
+from stream_server.training.recipe import Recipe, read_recipe
+from stream_server.training.synthesis import prompts, speak_all
+
+app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
+RecipeFile = Annotated[Path, typer.Argument(help="Recipe, a TOML file.", exists=True)]
+
+
+@app.command()
+def pack(
+    recipe_file: RecipeFile,
+    speech: Annotated[Path, typer.Option(help="Folder of sets, each with a manifest.jsonl.")],
+    sentences: Annotated[Path, typer.Option(help="id|sentence lines to synthesise from.")],
+    output: Annotated[Path, typer.Option(help="Folder to write the pack into.")],
+) -> None:
+    """Put everything a run needs into one folder of two files."""
+    recipe = read_recipe(recipe_file)
+    names = [name for name in recipe.speech.weights if (speech / name).is_dir()]
+    clips, tests = load_sets(speech, names, recipe.speech.held_out)
+    clips = [clip for clip in clips if 0.2 < clip.duration < 16]
+    output.mkdir(parents=True, exist_ok=True)
+    with typer.progressbar(length=len(clips), label="packing") as bar:
+        done = 0
+
+        def report(count: int) -> None:
+            nonlocal done
+            bar.update(count - done)
+            done = count
+
+        write_pack(output / "pack.bin", clips, recipe.speech.bit_rate, report)
+    lines = read_sentences(sentences, tests)
+    (output / "sentences.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _tokenizer(recipe: Recipe, clips: Sequence[Packed], sentences: Sequence[str]) -> Tokenizer:
+    digits = ["zero one two three four five six seven eight nine"] * 2000
+    texts = [clip.text for clip in clips] + list(sentences) + digits
+    return Tokenizer.train(texts, recipe.vocabulary)
+
+
+@app.command()
+def run(
+    recipe_file: RecipeFile,
+    data: Annotated[Path, typer.Option(help="Folder that 'pack' wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder for log, state and checkpoint.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
+    workers: Annotated[int, typer.Option(help="Processes for decoding and synthesis.")] = 2,
+    save_every: Annotated[int, typer.Option(help="Updates between saved states.")] = 1000,
+    minutes: Annotated[float, typer.Option(help="Minutes for the whole run; 0: no limit.")] = 0,
+) -> None:
+    """Train, or go on training where the last run in ``--output`` stopped."""
+    recipe = read_recipe(recipe_file)
+    output.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    clips = read_pack(data / "pack.bin", workers)
+    sentences = (data / "sentences.txt").read_text(encoding="utf-8").splitlines()
+    tokenizer = _tokenizer(recipe, clips, sentences)
+    tokenizer.save(output / "tokenizer.json")
+    print(f"decoded {len(clips)} clips in {time.monotonic() - began:.0f} s", flush=True)
+    if recipe.speech.synthetic:
+        share = recipe.speech.synthetic_digits
+        drawn = prompts(sentences, recipe.speech.synthetic, share, recipe.seed)
+        clips += speak_all(drawn, workers)
+        print(f"{len(clips)} with synthesis, {time.monotonic() - began:.0f} s", flush=True)
+    torch.set_float32_matmul_precision("high")
+    target = torch.device(device)
+    corpus = Corpus(clips, tokenizer, recipe.speech.weights, recipe.batch, target)
+    print(json.dumps({name: round(s / 3600, 2) for name, s in corpus.seconds.items()}), flush=True)
+    trainer = Trainer(recipe, tokenizer, target)
+    state = output / "state.pt"
+    if state.exists():
+        trainer.load(state)
+    size = sum(parameter.numel() for parameter in trainer.model.parameters())
+    print(f"{size / 1e6:.1f} M parameters, from update {trainer.step}", flush=True)
+    report = log_line(output / "log.jsonl")
+    trainer.budget = minutes * 60 or float("inf")
+    while trainer.done() < 1:
+        trainer.run(corpus, min(save_every, recipe.optimiser.steps - trainer.step), 50, report)
+        trainer.save(state)
+        save_checkpoint(output / "checkpoint", trainer.model.config, trainer.averaged(), tokenizer)
+
+
+@app.command()
+def speak(
+    text: Annotated[str, typer.Argument(help="What to say.")],
+    output: Annotated[Path, typer.Option(help="WAV file to write.")],
+    seed: Annotated[int, typer.Option(help="Which voice.")] = 0,
+) -> None:
+    """Say something with a random synthetic voice."""
+    import soundfile
+
+    from stream_server.training.synthesis import Prompt
+    from stream_server.training.synthesis import speak as say
+
+    voice = prompts([text], 1, 0.0, random.Random(seed).randrange(1 << 30))[0]
+    packed = say(Prompt(text, voice.command, voice.set))
+    if packed is None:
+        raise typer.BadParameter("the synthesiser said nothing")
+    soundfile.write(output, packed.pcm, 16_000)
+
+
+__all__ = ["app", "pack", "run", "speak"]

@@ -1,0 +1,125 @@
+"""Recordings for training: manifests, which clips are kept for testing, and plain text.
+
+A manifest is a JSON-lines file beside its audio: ``audio``, ``text``, ``language``, ``speaker``,
+``duration``. A clip kept for testing is never trained on, nor is its sentence where the sentence
+is what is being tested (read or synthesised by anybody else).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_DROPPED = re.compile(r"[^a-z' ]+")
+_SPACES = re.compile(r" +")
+_HAS_DIGIT = re.compile(r"\d")
+_ABBREVIATIONS = {"mr.": "mister", "mrs.": "missus", "dr.": "doctor", "st.": "saint", "&": "and"}
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A recording with its transcript."""
+
+    audio: Path
+    text: str
+    """Plain: see :func:`plain_text`."""
+    speaker: str
+    duration: float
+    """Seconds."""
+    set: str
+    """Name of the folder it comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What of a set is kept for testing."""
+
+    speakers: tuple[str, ...] = ()
+    every_nth_speaker: int = 0
+    """Keep each n-th speaker of the sorted list; 0 keeps none."""
+    last_clips: int = 0
+    """Keep the last clips in the order of their file names."""
+    every: bool = False
+    """Keep the whole set."""
+
+
+def plain_text(text: str) -> str | None:
+    """Return ``text`` in lower case letters, apostrophes and single spaces.
+
+    None where that would not be what was said: digits have more than one reading.
+    """
+    if _HAS_DIGIT.search(text):
+        return None
+    words = [_ABBREVIATIONS.get(word, word) for word in text.lower().replace("\u2019", "'").split()]
+    plain = _DROPPED.sub(" ", " ".join(words))
+    plain = _SPACES.sub(" ", re.sub(r"(?<![a-z])'|'(?![a-z])", " ", plain)).strip()
+    return plain or None
+
+
+def read_manifest(folder: Path) -> list[Clip]:
+    """Read the English clips of a set whose transcripts are known, in the order of file names."""
+    clips = []
+    for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if entry["language"] != "en" or not entry["text"]:
+            continue
+        text = plain_text(entry["text"])
+        if text is not None:
+            speaker = entry["speaker"] or folder.name
+            audio = folder / entry["audio"]
+            clips.append(Clip(audio, text, speaker, float(entry["duration"]), folder.name))
+    return sorted(clips, key=lambda clip: clip.audio.name)
+
+
+def split(clips: list[Clip], rule: HeldOut) -> tuple[list[Clip], list[Clip]]:
+    """Return the clips to train on and those to test on."""
+    if rule.every:
+        return [], clips
+    speakers = set(rule.speakers)
+    if rule.every_nth_speaker:
+        speakers |= set(sorted({clip.speaker for clip in clips})[:: rule.every_nth_speaker])
+    tail = {clip.audio.name for clip in clips[len(clips) - rule.last_clips :]}
+    test = [clip for clip in clips if clip.speaker in speakers or clip.audio.name in tail]
+    kept = {clip.audio for clip in test}
+    return [clip for clip in clips if clip.audio not in kept], test
+
+
+def load_sets(
+    root: Path, names: Iterable[str], rules: Mapping[str, HeldOut]
+) -> tuple[list[Clip], dict[str, list[Clip]]]:
+    """Read sets and split them.
+
+    Returns:
+        Clips to train on, without any sentence of more than five words that a test clip of a
+        ``last_clips`` rule has, and the test clips of each set.
+    """
+    train: list[Clip] = []
+    tests: dict[str, list[Clip]] = {}
+    sealed: set[str] = set()
+    for name in names:
+        rule = rules.get(name, HeldOut())
+        kept, test = split(read_manifest(root / name), rule)
+        train += kept
+        tests[name] = test
+        if rule.last_clips:
+            sealed |= {clip.text for clip in test if len(clip.text.split()) > 5}
+    return [clip for clip in train if clip.text not in sealed], tests
+
+
+def read_sentences(path: Path, tests: Mapping[str, list[Clip]]) -> list[str]:
+    """Read ``id|sentence`` lines as plain text, without those that are tested on."""
+    sealed = {clip.text for clips in tests.values() for clip in clips}
+    names = {clip.audio.stem for clips in tests.values() for clip in clips}
+    sentences = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        identifier, _, sentence = line.partition("|")
+        plain = plain_text(sentence)
+        if plain and identifier not in names and plain not in sealed:
+            sentences.append(plain)
+    return sentences
+
+
+__all__ = ["Clip", "HeldOut", "load_sets", "plain_text", "read_manifest", "read_sentences", "split"]

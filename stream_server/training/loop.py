@@ -1,0 +1,242 @@
+"""The training loop: readable from top to bottom, resumable, no audio work on the CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stream_server.recogniser.model import ModelConfig, TranscriptionModel
+from stream_server.recogniser.tokenizer import END, Tokenizer
+from stream_server.training.augment import mask_features, perturb
+from stream_server.training.corpus import Batch, Corpus
+from stream_server.training.losses import (
+    MiddleCtc,
+    ctc_draft,
+    ctc_loss,
+    diffusion_loss,
+    teacher_forced,
+)
+from stream_server.training.recipe import OptimiserConfig, Recipe
+
+Report = Callable[[dict[str, float]], None]
+
+
+def model_config(recipe: Recipe) -> ModelConfig:
+    """Return the network that a recipe describes."""
+    model = dict(recipe.model)
+    decoder = {**model.pop("decoder"), "vocab_size": recipe.vocabulary}
+    defaults = ModelConfig.to_json(
+        ModelConfig("", (), "", {}, projector=model["projector"], decoder={})
+    )
+    sections = {
+        key: {**defaults[key], **model.pop(key, {})} for key in ("features", "canvas", "sampler")
+    }
+    data = {**defaults, **model, **sections, "decoder": decoder, "name": recipe.name}
+    return ModelConfig.from_json(data)
+
+
+def learning_rate(step: int, done: float, config: OptimiserConfig) -> float:
+    """Linear warm-up by update, then a cosine to the final rate.
+
+    Args:
+        step: updates made.
+        done: share of the run that lies behind, 0 to 1.
+        config: the rates.
+    """
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    spread = config.learning_rate - config.final_rate
+    return config.final_rate + spread * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Trainer:
+    """A run: network, optimiser, average, step."""
+
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.tokenizer = tokenizer
+        self.device = device
+        self.chance = random.Random(recipe.seed)
+        self.model = TranscriptionModel(model_config(recipe))
+        self.model.decoder.scale_for_training()
+        self.middle = MiddleCtc(self.model.encoder.hidden_size, recipe.vocabulary)
+        self.trained = nn.ModuleDict({"model": self.model, "middle": self.middle}).to(device)
+        config = recipe.optimiser
+        parameters = [p for p in self.trained.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.ndim >= 2]},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(
+            groups,
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=config.weight_decay,
+            fused=device.type == "cuda",
+        )
+        self.live = dict(self._tensors())
+        self.average = {name: tensor.detach().clone() for name, tensor in self.live.items()}
+        self.step = 0
+        self.seconds = 0.0
+        """Seconds trained before this process."""
+        self.budget = math.inf
+        """Seconds that the whole run may take; the schedule then follows the clock."""
+        self._began = time.monotonic()
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        """Return the floating-point tensors, one name for those that are tied."""
+        unique = {t.data_ptr(): (name, t) for name, t in self.trained.state_dict().items()}
+        return [(name, t.detach()) for name, t in unique.values() if t.is_floating_point()]
+
+    def done(self) -> float:
+        """Return the share of the run that lies behind."""
+        spent = self.seconds + time.monotonic() - self._began
+        return min(1.0, max(self.step / self.recipe.optimiser.steps, spent / self.budget))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return every loss of a batch; ``loss`` is their weighted sum."""
+        recipe, model = self.recipe, self.model
+        weights = recipe.losses
+        with torch.no_grad():
+            pcm = perturb(batch.pcm, batch.lengths, recipe.augment)
+            features, frames = model.features(pcm, batch.lengths)
+            features = mask_features(features, frames, recipe.augment)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            encoded = model.encode(features, frames)
+            middle = self.middle(encoded.states)
+            languages = torch.full_like(batch.lengths, self.tokenizer.language("en"))
+            unsaid = torch.rand(len(languages), device=self.device) < 0.2
+            languages = languages.masked_fill(unsaid, self.tokenizer.language(None))
+            text, lengths = batch.text, batch.text_lengths
+            cache, causal = teacher_forced(model, encoded, languages, text, lengths)
+            width = model.config.canvas.bucket(int(text.shape[1]) + 1)
+            if self.chance.random() < 0.3:
+                width = model.config.canvas.bucket(width + 1)
+            place = torch.arange(width, device=self.device)[None]
+            padded = nn.functional.pad(text, (0, width))[:, :width]
+            targets = torch.where(place < lengths[:, None], padded, END)
+            parts = model.config.ctc_parts
+            draft, drafted = ctc_draft(encoded.ctc.detach(), encoded.counts * parts, width)
+            draft = torch.where(place < drafted[:, None], draft, END)
+            conditioned = self.chance.random() < weights.conditioned
+            diffusion, right = diffusion_loss(
+                model, cache, targets, lengths, draft, weights, conditioned
+            )
+        ctc = ctc_loss(encoded.ctc, encoded.counts * parts, text, lengths)
+        early = ctc_loss(middle, encoded.state_counts, text, lengths)
+        total = (
+            weights.diffusion * diffusion
+            + weights.autoregressive * causal
+            + weights.ctc * ctc
+            + weights.middle_ctc * early
+        )
+        return {
+            "loss": total,
+            "diffusion": diffusion.detach(),
+            "right": right,
+            "autoregressive": causal.detach(),
+            "ctc": ctc.detach(),
+            "middle_ctc": early.detach(),
+        }
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """Make one update."""
+        config = self.recipe.optimiser
+        self.trained.train()
+        rate = learning_rate(self.step, self.done(), config)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        losses = self.losses(batch)
+        torch.autograd.backward(losses["loss"])
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), config.clip)
+        # A rare bad batch must not end the run: its update is left out.
+        if norm.isfinite():
+            self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self._follow(min(config.average, (1 + self.step) / (10 + self.step)))
+        self.step += 1
+        return {**losses, "norm": norm}
+
+    @torch.no_grad()
+    def _follow(self, decay: float) -> None:
+        names = list(self.live)
+        torch._foreach_lerp_(
+            [self.average[name] for name in names], [self.live[name] for name in names], 1 - decay
+        )
+
+    def run(self, corpus: Corpus, steps: int, every: int, report: Report) -> None:
+        """Make ``steps`` updates; ``report`` gets means over the last ``every``."""
+        sums: dict[str, Tensor] = {}
+        since, began = 0, time.monotonic()
+        for _ in range(steps):
+            losses = self.update(corpus.batch(self.chance))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach()
+            since += 1
+            if since == every:
+                means = {name: round(float(value) / since, 4) for name, value in sums.items()}
+                rate = since / (time.monotonic() - began)
+                report({"step": self.step, **means, "updates_per_second": round(rate, 2)})
+                sums, since, began = {}, 0, time.monotonic()
+
+    def averaged(self) -> dict[str, Tensor]:
+        """Return the averaged weights of the network, tied ones once."""
+        own = "model."
+        return {
+            name.removeprefix(own): tensor
+            for name, tensor in self.average.items()
+            if name.startswith(own)
+        }
+
+    def save(self, path: Path) -> None:
+        """Write everything that :meth:`load` needs to go on."""
+        state: dict[str, Any] = {
+            "trained": self.trained.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds + time.monotonic() - self._began,
+        }
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what :meth:`save` wrote."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.trained.load_state_dict(state["trained"])
+        self.average = {name: t.to(self.device) for name, t in state["average"].items()}
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self.chance.seed(self.recipe.seed + self.step)
+
+
+def log_line(path: Path) -> Report:
+    """Return a report that appends JSON lines to ``path`` and prints them."""
+
+    def report(values: dict[str, float]) -> None:
+        line = json.dumps(values)
+        with path.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+    return report
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as plain types."""
+    return asdict(recipe)
+
+
+__all__ = ["Trainer", "describe", "learning_rate", "log_line", "model_config"]

@@ -1,0 +1,107 @@
+"""Cheap synthetic speech from espeak-ng and flite, for words that the recordings lack.
+
+Both programs come from the system (Debian packages ``espeak-ng`` and ``flite``). Synthetic speech
+teaches spelling and language; real speech decides, and is weighted so in the recipes.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from stream_server.training.pack import RATE, Packed, Samples
+
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "oh")
+_ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc", "en-029")
+_VARIANTS = (
+    *("f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"),
+    *("steph", "linda", "adam", "ed", "max"),
+)
+_FLITE = ("slt", "rms", "awb", "kal16")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Something to say and who says it."""
+
+    text: str
+    command: tuple[str, ...]
+    """Program and options; the output file and the text follow."""
+    set: str
+
+
+def prompts(sentences: Sequence[str], count: int, digits: float, seed: int) -> list[Prompt]:
+    """Draw prompts: whole sentences, short pieces of them, and digit strings."""
+    chance = random.Random(seed)
+    drawn = []
+    for _ in range(count):
+        words = chance.choice(sentences).split()
+        if chance.random() < digits:
+            words = chance.choices(_DIGITS, k=chance.randint(1, 10))
+        elif chance.random() < 0.4 and len(words) > 3:
+            start = chance.randrange(len(words) - 2)
+            words = words[start : start + chance.randint(2, 7)]
+        words = words[:38]
+        if chance.random() < 0.6:
+            voice = chance.choice(_FLITE)
+            stretch = f"duration_stretch={chance.uniform(0.8, 1.25):.2f}"
+            pitch = f"int_f0_target_mean={chance.uniform(80, 210):.0f}"
+            options = ["-voice", voice, "--setf", stretch]
+            if voice == "kal16":
+                options += ["--setf", pitch]
+            drawn.append(Prompt(" ".join(words), ("flite", *options), "flite"))
+        else:
+            name = f"{chance.choice(_ACCENTS)}+{chance.choice(_VARIANTS)}"
+            options = ["-v", name, "-p", str(chance.randint(20, 80))]
+            options += ["-s", str(chance.randint(130, 210))]
+            drawn.append(Prompt(" ".join(words), ("espeak-ng", *options), "espeak"))
+    return drawn
+
+
+def resample(pcm: Samples, rate: int) -> Samples:
+    """Bring audio to RATE by cutting its spectrum: exact enough for synthetic speech."""
+    if rate == RATE:
+        return pcm
+    size = int(len(pcm) * RATE / rate)
+    spectrum = np.fft.rfft(pcm.astype(np.float64))
+    wanted = size // 2 + 1
+    spectrum = np.pad(spectrum[:wanted], (0, max(0, wanted - len(spectrum))))
+    out = np.fft.irfft(spectrum, size) * (size / len(pcm))
+    return np.clip(out, -32768, 32767).astype(np.int16)
+
+
+def speak(prompt: Prompt) -> Packed | None:
+    """Run the synthesiser; none where it fails or says next to nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        if prompt.command[0] == "flite":
+            command = [*prompt.command, "-t", prompt.text, "-o", str(path)]
+        else:
+            command = [*prompt.command, "-w", str(path), prompt.text]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode != 0 or not path.exists():
+            return None
+        pcm, rate = soundfile.read(path, dtype="int16")
+    pcm = resample(pcm, rate)
+    loud = np.flatnonzero(np.abs(pcm) > 300)
+    if len(loud) < RATE // 10:
+        return None
+    pcm = np.ascontiguousarray(pcm[max(0, loud[0] - 800) : loud[-1] + 800])
+    return Packed(pcm, prompt.text, " ".join(prompt.command[:3]), prompt.set)
+
+
+def speak_all(drawn: Sequence[Prompt], workers: int) -> list[Packed]:
+    """Speak every prompt on ``workers`` threads, each running its own process."""
+    with ThreadPoolExecutor(workers) as pool:
+        return [packed for packed in pool.map(speak, drawn) if packed is not None]
+
+
+__all__ = ["Prompt", "prompts", "resample", "speak", "speak_all"]

@@ -1,0 +1,109 @@
+"""From hypotheses to text that people can read while it grows: stable and tentative.
+
+Pure. One :class:`Transcript` for one segment. A word is stable once two hypotheses in a row had
+it at the same place, except the last word of a partial, which may have been cut in its middle; at
+the final everything is. Stable text only grows: what a later hypothesis says against it is not
+shown, and what it says after it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stream_server.recogniser.interface import Hypothesis, HypothesisWord
+from stream_server.transcript.text import follow, join, without_leading_space
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptUpdate:
+    """What a segment says after one more hypothesis."""
+
+    stable: str
+    """Does not change any more; of a final, the whole text."""
+    tentative: str
+    """May be rewritten; follows ``stable`` with nothing between."""
+    words: tuple[HypothesisWord, ...]
+    """Of both; times in samples from the start of the segment."""
+    revision: int
+    """Counts up from 1 within the segment."""
+    start: int
+    """Samples."""
+    end: int
+    """Samples; how far the audio behind this text reaches."""
+    is_final: bool
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return self.stable + self.tentative
+
+
+class Transcript:
+    """The text of one segment.
+
+    Args:
+        segment: Its number.
+        start: Samples; its first one.
+    """
+
+    def __init__(self, segment: int, start: int) -> None:
+        self.segment = segment
+        self.start = start
+        self._words: tuple[HypothesisWord, ...] = ()
+        """As of the last update: the stable ones and what followed them."""
+        self._stable = 0
+        """How many of them are stable."""
+        self._revision = 0
+
+    @property
+    def revision(self) -> int:
+        """Of the last update; 0 before the first."""
+        return self._revision
+
+    @property
+    def stable(self) -> str:
+        """The stable text so far."""
+        return join(self._words[: self._stable])
+
+    def update(self, hypothesis: Hypothesis, end: int, is_final: bool) -> TranscriptUpdate:
+        """Take the newest hypothesis of the segment.
+
+        Args:
+            hypothesis: A finished one: with words.
+            end: Samples; how far the audio behind it reaches.
+            is_final: Whether it is of the whole segment.
+        """
+        kept = self._words[: self._stable]
+        words = follow(kept, without_leading_space(hypothesis.words))
+        self._stable = len(words) if is_final else self._survivors(words)
+        return self._show(words, end, is_final)
+
+    def close(self, end: int) -> TranscriptUpdate:
+        """End the segment without a hypothesis: what is stable is its text."""
+        return self._show(self._words[: self._stable], end, is_final=True)
+
+    def _survivors(self, words: tuple[HypothesisWord, ...]) -> int:
+        count = self._stable
+        for old, new in zip(self._words[count:], words[count:-1], strict=False):
+            if old.text != new.text:
+                break
+            count += 1
+        return count
+
+    def _show(
+        self, words: tuple[HypothesisWord, ...], end: int, is_final: bool
+    ) -> TranscriptUpdate:
+        self._words = words
+        self._revision += 1
+        return TranscriptUpdate(
+            stable=join(words[: self._stable]),
+            tentative=join(words[self._stable :]),
+            words=words,
+            revision=self._revision,
+            start=self.start,
+            end=end,
+            is_final=is_final,
+        )
+
+
+__all__ = ["Transcript", "TranscriptUpdate"]

@@ -1,0 +1,69 @@
+"""Errors as HTTP answers, in the shape that OpenAI's clients read.
+
+``{"error": {"message", "type", "code", "param"}}`` with the status of ``errors.wire_error``; also
+the refusal of a WebSocket before its upgrade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stream_server.errors import error_message, wire_error
+
+RETRY_AFTER = "2"
+"""Seconds after which a refused client may ask again."""
+
+_CODES = {404: "not_found", 405: "method_not_allowed", 426: "upgrade_required"}
+
+
+class _Detail(msgspec.Struct, frozen=True):
+    message: str
+    type: str
+    code: str
+    param: str | None
+
+
+class _Body(msgspec.Struct, frozen=True):
+    error: _Detail
+
+
+def json_response(
+    value: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return ``value`` as a JSON answer."""
+    body = msgspec.json.encode(value)
+    return Response(body, status, dict(headers or {}), media_type="application/json")
+
+
+def error_response(error: BaseException) -> Response:
+    """Return the answer for ``error``; an unknown one gives no detail away."""
+    wire, message = wire_error(error), error_message(error)
+    headers = {}
+    if wire.http_status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if wire.retryable and wire.http_status in (429, 503):
+        headers["Retry-After"] = RETRY_AFTER
+    detail = _Detail(message.message, _type(wire.http_status), wire.code, message.field)
+    return json_response(_Body(detail), wire.http_status, headers)
+
+
+def refuse_http(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses (no such path, wrong method): an exception handler."""
+    if not isinstance(error, HTTPException):
+        return error_response(error)
+    status = error.status_code
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    detail = _Detail(message, _type(status), _CODES.get(status, "bad_message"), None)
+    return json_response(_Body(detail), status, error.headers)
+
+
+def _type(status: int) -> str:
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+__all__ = ["RETRY_AFTER", "error_response", "json_response", "refuse_http"]

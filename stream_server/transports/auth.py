@@ -1,0 +1,54 @@
+"""Who may come in: keys, compared in constant time.
+
+A key comes as ``Authorization: Bearer KEY``, as ``X-API-Key: KEY``, or as ``?api_key=KEY`` for
+browsers, whose WebSocket cannot set headers. Keys are hashed before they are compared, so that
+neither their content nor their length shows in the time it takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from starlette.requests import HTTPConnection
+
+from stream_server.errors import Unauthorized
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _offered(connection: HTTPConnection) -> list[str]:
+    scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
+    offered = [credentials.strip()] if scheme.lower() == "bearer" else []
+    offered += connection.headers.getlist("x-api-key")
+    return offered + connection.query_params.getlist("api_key")
+
+
+class Keys:
+    """The keys that open a server; with none it is open to everyone."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = tuple(_digest(key) for key in keys)
+
+    def check(self, connection: HTTPConnection) -> None:
+        """Let ``connection`` in.
+
+        Raises:
+            Unauthorized: it brings no key, or no right one.
+        """
+        if not self._digests:
+            return
+        offered = [_digest(key) for key in _offered(connection)[:8]]
+        # Every pair is compared: leaving at the first match would tell which key it was.
+        matches = [hmac.compare_digest(a, b) for a in offered for b in self._digests]
+        if not any(matches):
+            raise Unauthorized(
+                ("no API key was sent" if not offered else "the API key is not valid")
+                + ": send it as 'Authorization: Bearer KEY', 'X-API-Key: KEY' or '?api_key=KEY'"
+            )
+
+
+__all__ = ["Keys"]

@@ -1,0 +1,162 @@
+"""Everything on the server's one port: the routes, the probes and the metrics.
+
+``/healthz`` says that the process lives, ``/readyz`` that a session would be taken now: a load
+balancer asks the second, and restarts only for the first. Both are open to everyone; all else
+wants a key where keys are set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+from stream_protocol.messages import SUBPROTOCOL
+
+from stream_server.config import LimitsConfig
+from stream_server.errors import Unauthorized
+from stream_server.metrics import CONTENT_TYPE, Metrics
+from stream_server.transports.admission import Admission
+from stream_server.transports.answers import (
+    RETRY_AFTER,
+    error_response,
+    json_response,
+    refuse_http,
+)
+from stream_server.transports.auth import Keys
+from stream_server.transports.upload import UploadEndpoint
+from stream_server.transports.websocket import StreamEndpoint
+
+STREAM_PATH = "/v1/stream"
+UPLOAD_PATH = "/v1/audio/transcriptions"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _Health(msgspec.Struct, frozen=True):
+    status: str
+
+
+class _Readiness(msgspec.Struct, frozen=True):
+    status: str
+    model: str | None
+    sessions: int
+    max_sessions: int
+
+
+class _Index(msgspec.Struct, frozen=True):
+    name: str
+    version: str
+    model: str | None
+    status: str
+    endpoints: dict[str, str]
+
+
+class _Pages:
+    """The small pages."""
+
+    def __init__(
+        self, admission: Admission, metrics: Metrics, max_sessions: int, version: str
+    ) -> None:
+        self._admission = admission
+        self._metrics = metrics
+        self._max_sessions = max_sessions
+        self._version = version
+
+    async def index(self, request: Request) -> Response:
+        """Say what is here."""
+        endpoints = {
+            STREAM_PATH: f"WebSocket, subprotocol {SUBPROTOCOL}: live audio in, transcripts out",
+            UPLOAD_PATH: "POST a file: json, text, srt, vtt or verbose_json",
+            "/healthz": "the process lives",
+            "/readyz": "a session would be taken now",
+            "/metrics": "Prometheus",
+        }
+        admission = self._admission
+        return json_response(
+            _Index("diffscribe", self._version, admission.model, admission.status, endpoints)
+        )
+
+    async def health(self, request: Request) -> Response:
+        """Say that the process lives."""
+        return json_response(_Health("alive"))
+
+    async def ready(self, request: Request) -> Response:
+        """Say whether a session would be taken now; being full counts as ready."""
+        admission = self._admission
+        is_ready = admission.status == "ready"
+        return json_response(
+            _Readiness(admission.status, admission.model, admission.inside, self._max_sessions),
+            200 if is_ready else 503,
+            {} if is_ready else {"Retry-After": RETRY_AFTER},
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """Give every metric."""
+        return Response(self._metrics.render(), media_type=CONTENT_TYPE)
+
+
+def _guarded(keys: Keys, handler: Handler) -> Handler:
+    async def handle(request: Request) -> Response:
+        try:
+            keys.check(request)
+        except Unauthorized as error:
+            return error_response(error)
+        return await handler(request)
+
+    return handle
+
+
+async def _upgrade_required(request: Request) -> Response:
+    """Answer a plain GET of the stream's path (RFC 9110, 15.5.22)."""
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    return refuse_http(request, HTTPException(426, "connect with a WebSocket client", headers))
+
+
+class _Application(Starlette):
+    """Starlette, but a WebSocket to a path that is not there is told so before the upgrade."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and scope["path"] != STREAM_PATH:
+            detail = f"no WebSocket is served here; connect to {STREAM_PATH}"
+            websocket = WebSocket(scope, receive, send)
+            request = Request({**scope, "type": "http", "method": "GET"})
+            await websocket.send_denial_response(refuse_http(request, HTTPException(404, detail)))
+            return
+        await super().__call__(scope, receive, send)
+
+
+def make_app(
+    admission: Admission, keys: Keys, metrics: Metrics, limits: LimitsConfig, version: str
+) -> Starlette:
+    """Return the application: every route of the port.
+
+    Args:
+        admission: the door.
+        keys: who may come in.
+        metrics: what ``/metrics`` shows.
+        limits: of messages and files.
+        version: what the index says.
+    """
+    pages = _Pages(admission, metrics, limits.max_sessions, version)
+    upload = UploadEndpoint(admission, keys, metrics)
+    stream = StreamEndpoint(admission, keys, metrics, limits.max_message_bytes)
+    routes = [
+        Route("/", _guarded(keys, pages.index)),
+        Route("/healthz", pages.health),
+        Route("/readyz", pages.ready),
+        Route("/metrics", _guarded(keys, pages.metrics)),
+        Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
+        Route(STREAM_PATH, _upgrade_required),
+        WebSocketRoute(STREAM_PATH, stream.__call__),
+    ]
+    return _Application(routes=routes, exception_handlers={HTTPException: refuse_http})
+
+
+__all__ = ["STREAM_PATH", "UPLOAD_PATH", "make_app"]

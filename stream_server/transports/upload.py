@@ -1,0 +1,234 @@
+"""``POST /v1/audio/transcriptions``: a file in, its text out, as OpenAI's endpoint does it.
+
+Multipart with a ``file`` part and OpenAI's field names, or the file itself as the body with the
+fields in the query. Fields that mean nothing here (``model``, ``prompt``, ``temperature``, ...) are
+accepted and ignored, since clients always send some. A client that leaves takes its work with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, Final, Literal, cast, get_args
+
+import structlog
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive
+from stream_protocol.errors import RemoteProtocolError
+
+from stream_server.config import LimitsConfig
+from stream_server.errors import (
+    DeadlineExceeded,
+    DiffscribeError,
+    InvalidField,
+    TooLarge,
+    error_message,
+    wire_error,
+)
+from stream_server.metrics import Metrics
+from stream_server.session.driver import Services
+from stream_server.transports.admission import Admission
+from stream_server.transports.answers import error_response
+from stream_server.transports.auth import Keys
+from stream_server.transports.file_job import FileJob, FileTranscriber
+from stream_server.transports.transcription import ResponseFormat, Transcription, render
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_SPOOLED: Final = 1_048_576
+"""Bytes of a file that are kept in memory; more goes to a temporary file."""
+_MAX_FIELDS: Final = 64
+_MAX_FIELD_BYTES: Final = 65_536
+_FORM_ALLOWANCE: Final = _MAX_FIELDS * _MAX_FIELD_BYTES
+"""Bytes of a multipart body that are not the file."""
+_GONE: Final = 499
+"""What web servers log for a client that left; nobody reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """What was asked for."""
+
+    response_format: ResponseFormat
+    language: str | None
+    steps: int | None
+    has_words: bool
+
+
+class UploadEndpoint:
+    """Transcribes one file for each request.
+
+    Args:
+        admission: the door.
+        keys: who may come in.
+        metrics: where refusals are counted.
+    """
+
+    def __init__(self, admission: Admission, keys: Keys, metrics: Metrics) -> None:
+        self._admission = admission
+        self._keys = keys
+        self._metrics = metrics
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        job_id = uuid.uuid4().hex
+        with structlog.contextvars.bound_contextvars(session=job_id):
+            try:
+                self._keys.check(request)
+                with self._admission.admit() as services:
+                    return await self._answer(request, services, job_id)
+            except ClientDisconnect:
+                return Response(status_code=_GONE)
+            except (DiffscribeError, RemoteProtocolError) as error:
+                code = wire_error(error).code
+                self._metrics.record_error(code)
+                _log.info("upload refused", code=code)
+                return error_response(error)
+            except Exception as error:
+                self._metrics.record_error(error_message(error).code)
+                _log.exception("an upload failed")
+                return error_response(error)
+
+    async def _answer(self, request: Request, services: Services, job_id: str) -> Response:
+        async with _read(request, services) as (fields, source):
+            job = FileJob(job_id, source, fields.language, fields.steps)
+            work = asyncio.create_task(_transcribe(FileTranscriber(job, services), job.language))
+            gone = asyncio.create_task(_wait_until_gone(request))
+            try:
+                await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    raise ClientDisconnect
+                body, media_type = render(work.result(), fields.response_format, fields.has_words)
+                return Response(body, media_type=media_type)
+            finally:
+                for task in (work, gone):
+                    task.cancel()
+                await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _transcribe(transcriber: FileTranscriber, language: str | None) -> Transcription:
+    async with contextlib.aclosing(transcriber.segments()) as pieces:
+        segments = tuple([piece async for piece in pieces])
+    return Transcription(segments, transcriber.position, language)
+
+
+async def _wait_until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+@contextlib.asynccontextmanager
+async def _read(request: Request, services: Services) -> AsyncIterator[tuple[_Fields, BinaryIO]]:
+    """Give the fields and the file, which is closed when the block is left."""
+    max_bytes = services.limits.max_upload_bytes
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_form = kind == "multipart/form-data"
+    allowed = max_bytes + (_FORM_ALLOWANCE if is_form else 0)
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > allowed:
+        raise _too_large(max_bytes)
+    limited = Request(request.scope, _limit(request.receive, allowed, services.limits))
+    if not is_form:
+        fields = _read_fields(dict(request.query_params))
+        with tempfile.SpooledTemporaryFile(_SPOOLED) as spool:
+            await _spool(limited, cast(BinaryIO, spool), services)
+            yield fields, cast(BinaryIO, spool)
+        return
+    form = await _parse_form(limited)
+    try:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise InvalidField("send the audio in a part named 'file'", field="file")
+        if not file.size:
+            raise InvalidField("the file is empty", field="file")
+        if file.size > max_bytes:
+            raise _too_large(max_bytes)
+        yield _read_fields(_texts(form)), file.file
+    finally:
+        await form.close()
+
+
+async def _parse_form(request: Request) -> FormData:
+    try:
+        return await request.form(
+            max_files=1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+        )
+    except (HTTPException, MultiPartException) as error:
+        detail = error.detail if isinstance(error, HTTPException) else error.message
+        raise RemoteProtocolError("bad_message", f"the form cannot be read: {detail}") from error
+
+
+async def _spool(request: Request, spool: BinaryIO, services: Services) -> None:
+    loop = asyncio.get_running_loop()
+    async for chunk in request.stream():
+        # Off the loop: beyond a megabyte this writes to a disk.
+        await loop.run_in_executor(services.executor, spool.write, chunk)
+    if not spool.tell():
+        raise InvalidField("the body is empty: send the audio file", field="file")
+    spool.seek(0)
+
+
+def _limit(receive: Receive, allowed: int, limits: LimitsConfig) -> Receive:
+    """Return ``receive`` that gives up after ``allowed`` bytes of body, or where none come."""
+    received = 0
+    idle_ms = limits.idle_timeout_ms
+
+    async def receive_some() -> Message:
+        nonlocal received
+        try:
+            async with asyncio.timeout(idle_ms / 1000 if idle_ms else None):
+                message = await receive()
+        except TimeoutError:
+            raise DeadlineExceeded(f"nothing of the file came for {idle_ms} ms") from None
+        received += len(message.get("body", b""))
+        if received > allowed:
+            raise _too_large(limits.max_upload_bytes)
+        return message
+
+    return receive_some
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"a file may have {max_bytes} bytes; send a shorter one", field="file")
+
+
+def _texts(form: FormData) -> dict[str, str]:
+    texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    kinds = form.getlist("timestamp_granularities[]") + form.getlist("timestamp_granularities")
+    texts["timestamp_granularities"] = ",".join(str(kind) for kind in kinds)
+    return texts
+
+
+def _read_fields(values: Mapping[str, str]) -> _Fields:
+    """Check the fields that mean something here.
+
+    Raises:
+        InvalidField: one has a value that is not allowed.
+    """
+    formats = get_args(ResponseFormat)
+    chosen = values.get("response_format") or "json"
+    if chosen not in formats:
+        raise InvalidField(
+            f"{chosen[:40]!r} is not one of {', '.join(formats)}", field="response_format"
+        )
+    steps = values.get("steps") or None
+    if steps is not None and not (re.fullmatch("[0-9]{1,2}", steps) and 1 <= int(steps) <= 64):
+        raise InvalidField(f"{steps[:20]!r} is not a number from 1 to 64", field="steps")
+    return _Fields(
+        cast("Literal['json', 'text', 'srt', 'vtt', 'verbose_json']", chosen),
+        values.get("language") or None,
+        int(steps) if steps else None,
+        "word" in values.get("timestamp_granularities", "").split(","),
+    )
+
+
+__all__ = ["UploadEndpoint"]

@@ -1,0 +1,191 @@
+"""Sessions over WebSocket: frames to messages and back, and who is let in.
+
+Reading is paced by the driver: uvicorn stops reading the socket until ``receive`` is called, so a
+session that does not keep up slows its client down through TCP. Knows nothing of audio or text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from stream_protocol import codec
+from stream_protocol.connection import AUDIO, Connection, State
+from stream_protocol.errors import LocalProtocolError, RemoteProtocolError
+from stream_protocol.messages import SUBPROTOCOL, ClientMessage, ServerMessage
+
+from stream_server.errors import DiffscribeError, TooLarge, error_message, wire_error
+from stream_server.metrics import Metrics
+from stream_server.session.driver import run_session
+from stream_server.transports.admission import Admission
+from stream_server.transports.answers import error_response
+from stream_server.transports.auth import Keys
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_MAX_REASON = 123
+"""Bytes (RFC 6455, 5.5: a control frame has 125, two of them the code)."""
+_GRACE = 1.0
+"""Seconds that a client gets to take the last message when the server stops."""
+_GONE = (WebSocketDisconnect, RuntimeError, OSError)
+"""Starlette and uvicorn say in these ways that the client left while we were writing."""
+
+
+class WebSocketPeer:
+    """The client of one session, over an accepted WebSocket.
+
+    Args:
+        websocket: accepted.
+        max_message_bytes: of one frame's message; text has the codec's bound as well.
+    """
+
+    def __init__(self, websocket: WebSocket, max_message_bytes: int) -> None:
+        self._websocket = websocket
+        self._max_bytes = max_message_bytes
+        self._connection = Connection("server")
+        self._is_gone = False
+        self._opened = asyncio.Event()
+        """Set once ``start`` has its answer."""
+
+    async def receive(self) -> ClientMessage | bytes | None:
+        """Return the next message or audio frame; none when the client is gone.
+
+        Nothing is read between ``start`` and its answer, so whether a client that does not wait
+        for ``ready`` is served does not depend on who is faster. Empty audio frames are passed
+        over here: they carry nothing, and the session's idle timeout counts them as nothing.
+
+        Raises:
+            RemoteProtocolError: it is not a message, or may not be sent now.
+            TooLarge: an audio frame is over the limit.
+        """
+        while not self._is_gone and self._connection.state is not State.CLOSED:
+            if self._connection.state is State.OPENING:
+                await self._opened.wait()
+            event = await self._websocket.receive()
+            if event["type"] == "websocket.disconnect":
+                break
+            text = event.get("text")
+            if text is not None:
+                limit = min(self._max_bytes, codec.MAX_CLIENT_TEXT_BYTES)
+                message = codec.decode_client(text, limit)
+                self._connection.receive(message)
+                return message
+            data: bytes = event["bytes"]
+            if len(data) > self._max_bytes:
+                raise TooLarge(
+                    f"a message has {len(data)} bytes; {self._max_bytes} are allowed: send audio "
+                    "in smaller pieces"
+                )
+            self._connection.receive(AUDIO)
+            if data:
+                return data
+        self._leave()
+        return None
+
+    async def send(self, message: ServerMessage) -> None:
+        """Send ``message``; returns when there is room for more.
+
+        Raises:
+            ConnectionError: the client is gone.
+            LocalProtocolError: the server may not send this now: a defect in the caller.
+        """
+        if self._is_gone:
+            raise ConnectionResetError("the client is gone")
+        self._connection.send(message)
+        if self._connection.state is not State.OPENING:
+            self._opened.set()
+        try:
+            await self._websocket.send_text(codec.encode(message))
+        except _GONE as error:
+            self._leave()
+            raise ConnectionResetError("the client is gone") from error
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection; nothing happens if that has been done."""
+        if self._is_gone or self._websocket.application_state is not WebSocketState.CONNECTED:
+            return
+        text = reason.encode()[:_MAX_REASON].decode(errors="ignore")
+        with contextlib.suppress(*_GONE):
+            await self._websocket.close(code, text)
+        self._leave()
+
+    async def dismiss(self, error: DiffscribeError) -> None:
+        """Send ``error`` and close. Never raises."""
+        wire = wire_error(error)
+        with contextlib.suppress(LocalProtocolError, ConnectionError, TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await self.send(error_message(error))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await self.close(wire.close_code, wire.code)
+
+    def _leave(self) -> None:
+        self._is_gone = True
+        self._connection.close()
+        self._opened.set()
+
+
+class StreamEndpoint:
+    """``/v1/stream``: lets a client in, or says before the upgrade why not.
+
+    Args:
+        admission: the door.
+        keys: who may come in.
+        metrics: where refusals are counted.
+        max_message_bytes: of one WebSocket message.
+    """
+
+    def __init__(
+        self, admission: Admission, keys: Keys, metrics: Metrics, max_message_bytes: int
+    ) -> None:
+        self._admission = admission
+        self._keys = keys
+        self._metrics = metrics
+        self._max_bytes = max_message_bytes
+
+    async def __call__(self, websocket: WebSocket) -> None:
+        """Serve one connection to its end."""
+        peer = WebSocketPeer(websocket, self._max_bytes)
+        with contextlib.ExitStack() as stack:
+            try:
+                self._keys.check(websocket)
+                subprotocol = _choose_subprotocol(websocket)
+                services = stack.enter_context(self._admission.admit(peer))
+            except (DiffscribeError, RemoteProtocolError) as error:
+                await self._refuse(websocket, error)
+                return
+            session_id = uuid.uuid4().hex
+            with structlog.contextvars.bound_contextvars(session=session_id):
+                await websocket.accept(subprotocol)
+                await run_session(peer, services, session_id)
+
+    async def _refuse(self, websocket: WebSocket, error: Exception) -> None:
+        code = wire_error(error).code
+        self._metrics.record_session_refused()
+        self._metrics.record_error(code)
+        _log.info("session refused", code=code)
+        await websocket.send_denial_response(error_response(error))
+
+
+def _choose_subprotocol(websocket: WebSocket) -> str | None:
+    """Return what to accept: ours if offered, nothing if nothing is.
+
+    Raises:
+        RemoteProtocolError: only others are offered; a client that gets none of what it asked for
+            must fail the connection anyway (RFC 6455, 4.1), and so it learns why.
+    """
+    offered: list[str] = websocket.scope.get("subprotocols", [])
+    if not offered:
+        return None
+    if SUBPROTOCOL in offered:
+        return SUBPROTOCOL
+    raise RemoteProtocolError(
+        "bad_message",
+        f"none of the subprotocols offered is spoken here; offer {SUBPROTOCOL!r} or none",
+    )
+
+
+__all__ = ["StreamEndpoint", "WebSocketPeer"]

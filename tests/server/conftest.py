@@ -1,0 +1,34 @@
+"""Sound for the tests of whole files."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def speech() -> Callable[..., bytes]:
+    """Makes a WAV file with bursts of something like speech, silence before and after each."""
+
+    def make(*seconds: float) -> bytes:
+        parts = [np.zeros(8000)]
+        for number, length in enumerate(seconds):
+            t = np.arange(int(16000 * length)) / 16000
+            pitch = 130 + 20 * number
+            voice = sum(np.sin(2 * np.pi * pitch * k * t) / k for k in range(1, 12))
+            parts += [voice * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t)) * 0.15, np.zeros(16000)]
+        samples = np.concatenate(parts)
+        samples += np.random.default_rng(0).normal(0, 1e-4, len(samples))
+        buffer = io.BytesIO()
+        with wave.open(buffer, "wb") as writer:
+            writer.setnchannels(1)
+            writer.setsampwidth(2)
+            writer.setframerate(16000)
+            writer.writeframes((samples * 32767).astype("<i2").tobytes())
+        return buffer.getvalue()
+
+    return make

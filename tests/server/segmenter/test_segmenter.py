@@ -1,0 +1,255 @@
+"""Endpointing on patterns of speech, without any detector."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stream_protocol.messages import Endpointing
+
+from stream_server.segmenter.segmenter import (
+    FRAME,
+    Segment,
+    Segmenter,
+    SegmentEvent,
+    SpeechEnded,
+    SpeechStarted,
+)
+
+MS = 16
+"""Samples of a millisecond."""
+
+
+def audio(frames: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(frames * FRAME).astype(np.float32)
+
+
+def pattern(*runs: tuple[int, int]) -> list[float]:
+    """Frames as (silent, speech) counts, one pair after the other."""
+    speech: list[float] = []
+    for silent, spoken in runs:
+        speech += [0.0] * silent + [1.0] * spoken
+    return speech
+
+
+def feed(
+    segmenter: Segmenter, pcm: np.ndarray, speech: list[float], chunks: list[int] | None = None
+) -> list[SegmentEvent]:
+    events: list[SegmentEvent] = []
+    position = 0
+    for size in chunks or [len(speech)]:
+        events += segmenter.feed(
+            pcm[position * FRAME : (position + size) * FRAME], speech[position : position + size]
+        )
+        position += size
+    if position < len(speech):
+        events += segmenter.feed(pcm[position * FRAME :], speech[position:])
+    return events
+
+
+def finals(events: list[SegmentEvent]) -> list[Segment]:
+    return [event for event in events if isinstance(event, Segment)]
+
+
+def shape(events: list[SegmentEvent]) -> list[tuple[object, ...]]:
+    return [
+        (event.number, event.start, event.pcm.tobytes(), event.is_final)
+        if isinstance(event, Segment)
+        else (type(event).__name__, event.number, event.at)
+        for event in events
+    ]
+
+
+def test_a_word_gets_preroll_and_tail_but_not_the_whole_pause() -> None:
+    speech = pattern((50, 20), (60, 0))
+    pcm = audio(len(speech))
+    started, ended, segment = feed(Segmenter(Endpointing()), pcm, speech)
+    assert started == SpeechStarted(0, 50 * FRAME)
+    assert ended == SpeechEnded(0, 70 * FRAME)
+    assert isinstance(segment, Segment)
+    assert segment.start == 50 * FRAME - 300 * MS
+    assert segment.end == 70 * FRAME + 200 * MS
+    np.testing.assert_array_equal(segment.pcm, pcm[segment.start : segment.end])
+
+
+def test_the_end_comes_with_the_frame_that_completes_the_pause() -> None:
+    segmenter = Segmenter(Endpointing(silence_ms=300))
+    speech = pattern((0, 10), (14, 0))
+    assert finals(feed(segmenter, audio(24), speech)) == []
+    assert len(finals(segmenter.feed(audio(1), [0.0]))) == 1
+
+
+def test_speech_at_the_very_beginning_is_kept_from_the_first_sample() -> None:
+    (segment,) = finals(feed(Segmenter(Endpointing(), 777), audio(60), pattern((0, 20), (40, 0))))
+    assert segment.start == 777
+
+
+def test_a_burst_under_the_minimum_makes_no_event() -> None:
+    speech = pattern((20, 9), (60, 0))
+    segmenter = Segmenter(Endpointing(min_speech_ms=200))
+    assert feed(segmenter, audio(len(speech)), speech) == []
+    assert segmenter.flush() == []
+
+
+def test_scattered_clicks_are_not_a_word_and_do_not_hold_one_open() -> None:
+    clicks = [1.0 if index % 6 == 0 else 0.0 for index in range(300)]
+    segmenter = Segmenter(Endpointing())
+    assert feed(segmenter, audio(300), clicks) == []
+    (segment,) = finals(feed(segmenter, audio(330), [1.0] * 30 + clicks))
+    assert segment.end <= (300 + 31) * FRAME + 200 * MS
+
+
+def test_a_minute_of_silence_gives_nothing_and_keeps_little() -> None:
+    segmenter = Segmenter(Endpointing())
+    for _ in range(600):
+        assert segmenter.feed(np.zeros(5 * FRAME, np.float32), [0.0] * 5) == []
+    assert segmenter.snapshot() is None
+    assert segmenter._audio.end - segmenter._audio.start < 16_000
+    assert segmenter._audio.capacity <= 1 << 15
+
+
+def test_memory_is_bounded_by_the_longest_segment() -> None:
+    segmenter = Segmenter(Endpointing(max_segment_ms=2000))
+    for _ in range(1000):
+        segmenter.feed(audio(5), [1.0] * 5)
+        assert segmenter._audio.end - segmenter._audio.start <= 2000 * MS
+    assert segmenter._audio.capacity <= 1 << 18
+
+
+def test_long_speech_is_cut_at_its_quietest_point_without_loss() -> None:
+    pcm = audio(400)
+    quiet = slice(130 * FRAME, 135 * FRAME)
+    pcm[quiet] *= 0.01
+    segmenter = Segmenter(Endpointing(max_segment_ms=3000))
+    events = [*feed(segmenter, pcm, [1.0] * 400), *segmenter.flush()]
+    segments = finals(events)
+    assert segments[0].end == 132 * FRAME
+    assert all(len(segment.pcm) <= 3000 * MS for segment in segments)
+    np.testing.assert_array_equal(np.concatenate([each.pcm for each in segments]), pcm)
+    kinds = [type(event) for event in events]
+    assert kinds == [SpeechStarted, SpeechEnded, Segment] * len(segments)
+    assert SpeechStarted(1, 132 * FRAME) in events
+
+
+def test_a_maximum_reached_in_a_pause_ends_there() -> None:
+    speech = pattern((0, 95), (60, 0))
+    pcm = audio(len(speech))
+    pcm[95 * FRAME :] = 0.0
+    segmenter = Segmenter(Endpointing(max_segment_ms=2000, silence_ms=1000))
+    events = feed(segmenter, pcm, speech)
+    assert [type(event) for event in events] == [SpeechStarted, SpeechEnded, Segment]
+    assert events[1] == SpeechEnded(0, 95 * FRAME)
+
+
+def test_flush_ends_what_runs_now_and_twice_gives_nothing_more() -> None:
+    segmenter = Segmenter(Endpointing())
+    feed(segmenter, audio(30), pattern((10, 20)))
+    (segment,) = finals(segmenter.flush())
+    assert (segment.start, segment.end) == (0, 30 * FRAME)
+    assert segmenter.flush() == []
+    # What goes on after a flush begins exactly there.
+    started, *_ = segmenter.feed(audio(20), [1.0] * 20)
+    assert started == SpeechStarted(1, 30 * FRAME)
+    assert finals(segmenter.flush())[0].start == 30 * FRAME
+
+
+def test_flush_in_a_pause_keeps_a_word_that_is_just_beginning() -> None:
+    segmenter = Segmenter(Endpointing())
+    feed(segmenter, audio(36), pattern((0, 20), (15, 1)))
+    (segment,) = finals(segmenter.flush())
+    assert segment.end == 36 * FRAME
+
+
+def test_snapshot_is_the_running_segment_without_its_pause() -> None:
+    segmenter = Segmenter(Endpointing())
+    pcm = audio(60)
+    assert segmenter.snapshot() is None
+    feed(segmenter, pcm[: 40 * FRAME], pattern((20, 20)))
+    first = segmenter.snapshot()
+    assert first is not None
+    assert not first.is_final
+    assert (first.start, first.end) == (5 * FRAME, 40 * FRAME)
+    segmenter.feed(pcm[40 * FRAME : 60 * FRAME], [0.0] * 20)
+    second = segmenter.snapshot()
+    assert second is not None
+    assert second.end == 50 * FRAME
+    np.testing.assert_array_equal(second.pcm, pcm[second.start : second.end])
+
+
+def test_configure_changes_the_pause_while_running() -> None:
+    segmenter = Segmenter(Endpointing(silence_ms=5000))
+    assert len(feed(segmenter, audio(80), pattern((0, 30), (50, 0)))) == 1
+    segmenter.configure(Endpointing(silence_ms=200))
+    assert len(finals(segmenter.feed(audio(1), [0.0]))) == 1
+
+
+def test_configure_to_a_shorter_maximum_cuts_at_once() -> None:
+    segmenter = Segmenter(Endpointing())
+    feed(segmenter, audio(400), [1.0] * 400)
+    segmenter.configure(Endpointing(max_segment_ms=2000))
+    segments = finals([*segmenter.feed(audio(1), [1.0]), *segmenter.flush()])
+    assert all(len(each.pcm) <= 2000 * MS for each in segments)
+    assert sum(len(each.pcm) for each in segments) == 401 * FRAME
+
+
+def test_lengths_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="321 samples are not 1 frames of 320"):
+        Segmenter(Endpointing()).feed(np.zeros(321, np.float32), [0.0])
+
+
+speech_patterns = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=12
+).map(lambda runs: pattern(*runs))
+noisy_patterns = st.lists(st.sampled_from([0.0, 0.2, 0.6, 1.0]), min_size=1, max_size=400)
+endpointings = st.builds(
+    Endpointing,
+    silence_ms=st.integers(100, 900),
+    max_segment_ms=st.integers(2000, 4000),
+    min_speech_ms=st.integers(0, 2000),
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    speech=speech_patterns | noisy_patterns,
+    endpointing=endpointings,
+    start=st.integers(0, 10**9),
+    data=st.data(),
+)
+def test_whatever_is_said_and_however_it_is_chunked(
+    speech: list[float], endpointing: Endpointing, start: int, data: st.DataObject
+) -> None:
+    pcm = audio(len(speech), seed=len(speech))
+    whole = Segmenter(endpointing, start)
+    events = [*feed(whole, pcm, speech), *whole.flush()]
+
+    chunks: list[int] = []
+    while sum(chunks) < len(speech):
+        chunks.append(data.draw(st.integers(0, min(50, len(speech) - sum(chunks)))) or 1)
+    pieces = Segmenter(endpointing, start)
+    assert shape([*feed(pieces, pcm, speech, chunks), *pieces.flush()]) == shape(events)
+
+    segments = finals(events)
+    kinds = [type(event) for event in events]
+    assert kinds == [SpeechStarted, SpeechEnded, Segment] * len(segments)
+    assert [segment.number for segment in segments] == list(range(len(segments)))
+    assert len(pcm) == len(speech) * FRAME == whole.position - start
+    previous = start
+    covered = np.zeros(len(speech), bool)
+    for segment in segments:
+        assert previous <= segment.start < segment.end <= whole.position
+        assert len(segment.pcm) <= endpointing.max_segment_ms * MS
+        np.testing.assert_array_equal(segment.pcm, pcm[segment.start - start : segment.end - start])
+        covered[(segment.start - start) // FRAME : (segment.end - start) // FRAME] = True
+        previous = segment.end
+
+    least = max(1, -(-endpointing.min_speech_ms // 20))
+    run = 0
+    for index, probability in enumerate([*speech, 0.0]):
+        if probability >= 0.5:
+            run += 1
+        else:
+            if run >= least:
+                assert covered[index - run : index].all()
+            run = 0

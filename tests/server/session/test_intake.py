@@ -1,0 +1,47 @@
+"""From bytes to frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stream_protocol.messages import Start
+
+from stream_server.errors import BadAudio
+from stream_server.segmenter.segmenter import FRAME
+from stream_server.session.intake import Intake
+
+
+def pcm16(samples: int, seed: int = 0) -> bytes:
+    values = np.random.default_rng(seed).integers(-3000, 3000, samples)
+    return values.astype("<i2").tobytes()
+
+
+def test_every_sample_comes_out_once_and_padding_is_told_apart() -> None:
+    intake = Intake(Start(), 2)
+    data = pcm16(1000)
+    frames = [*intake.feed(data[:1234]), *intake.feed(data[1234:]), *intake.finish()]
+    assert sum(each.samples for each in frames) == 1000
+    assert all(len(each.pcm) == len(each.speech) * FRAME for each in frames)
+    joined = np.concatenate([each.pcm for each in frames])
+    expected = np.frombuffer(data, "<i2").astype(np.float32) / 32768
+    np.testing.assert_allclose(joined[:1000], expected, atol=1e-4)
+    assert not joined[1000:].any()
+
+
+def test_split_channels_come_apart() -> None:
+    intake = Intake(Start(channels=2, channel_mode="split"), 2)
+    frames = intake.feed(pcm16(2 * 640))
+    assert [(each.channel, each.samples) for each in frames] == [(0, 640), (1, 640)]
+
+
+def test_nothing_in_nothing_out() -> None:
+    intake = Intake(Start(), 2)
+    assert intake.feed(b"") == []
+    assert intake.finish() == []
+    assert intake.notice is None
+
+
+def test_garbage_is_refused() -> None:
+    intake = Intake(Start(encoding="pcm_f32le"), 2)
+    with pytest.raises(BadAudio):
+        intake.feed(np.full(4000, np.nan, "<f4").tobytes())

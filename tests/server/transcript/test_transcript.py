@@ -1,0 +1,79 @@
+"""Stable and tentative text."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_server.recogniser.interface import Hypothesis, HypothesisWord
+from stream_server.transcript.transcript import Transcript
+
+
+def hypothesis(text: str) -> Hypothesis:
+    words = tuple(
+        HypothesisWord(f" {word}" if index else word, 0.9)
+        for index, word in enumerate(text.split())
+    )
+    return Hypothesis((), (), words, step=1, is_final=True)
+
+
+def test_a_word_is_stable_once_it_survived_and_was_not_the_last() -> None:
+    transcript = Transcript(3, 1600)
+    first = transcript.update(hypothesis("one two"), 5000, is_final=False)
+    assert (first.stable, first.tentative) == ("", "one two")
+    second = transcript.update(hypothesis("one two"), 6000, is_final=False)
+    assert (second.stable, second.tentative) == ("one", " two")
+    third = transcript.update(hypothesis("one two three"), 7000, is_final=False)
+    assert (third.stable, third.tentative) == ("one two", " three")
+    assert [first.revision, second.revision, third.revision] == [1, 2, 3]
+    assert (third.start, third.end, third.is_final) == (1600, 7000, False)
+
+
+def test_a_word_that_changed_waits_again() -> None:
+    transcript = Transcript(0, 0)
+    transcript.update(hypothesis("for tea two"), 1, is_final=False)
+    update = transcript.update(hypothesis("forty two nine"), 2, is_final=False)
+    assert update.stable == ""
+    assert transcript.update(hypothesis("forty two nine"), 3, is_final=False).stable == "forty two"
+
+
+def test_the_final_keeps_stable_text_and_takes_the_rest_from_the_last_hypothesis() -> None:
+    transcript = Transcript(0, 0)
+    transcript.update(hypothesis("call me at"), 1, is_final=False)
+    assert transcript.update(hypothesis("call me at"), 2, is_final=False).stable == "call me"
+    final = transcript.update(hypothesis("Call me at eight"), 3, is_final=True)
+    assert (final.stable, final.tentative) == ("call me at eight", "")
+    assert final.is_final
+
+
+def test_close_gives_what_was_promised() -> None:
+    transcript = Transcript(0, 0)
+    assert transcript.close(5).text == ""
+    transcript.update(hypothesis("one two"), 1, is_final=False)
+    transcript.update(hypothesis("one two"), 2, is_final=False)
+    closed = transcript.close(9)
+    assert (closed.stable, closed.tentative, closed.end, closed.is_final) == ("one", "", 9, True)
+
+
+texts = st.lists(st.sampled_from(["a", "b", "c", "cat", "bat", "B,"]), max_size=8).map(" ".join)
+
+
+@given(revisions=st.lists(texts, min_size=1, max_size=8))
+def test_stable_text_only_grows(revisions: list[str]) -> None:
+    transcript = Transcript(0, 0)
+    stable = ""
+    for number, text in enumerate(revisions, start=1):
+        is_final = number == len(revisions)
+        update = transcript.update(hypothesis(text), number, is_final=is_final)
+        assert update.stable.startswith(stable)
+        assert update.stable == transcript.stable
+        assert update.text == "".join(word.text for word in update.words)
+        assert update.text == update.text.strip()
+        assert update.revision == number
+        stable = update.stable
+    assert update.tentative == ""
+
+
+@given(text=texts)
+def test_a_final_alone_is_what_was_heard(text: str) -> None:
+    assert Transcript(0, 0).update(hypothesis(text), 1, is_final=True).text == text

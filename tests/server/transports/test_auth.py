@@ -1,0 +1,55 @@
+"""Keys come in three ways, and only a right one opens."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.requests import HTTPConnection
+
+from stream_server.errors import Unauthorized
+from stream_server.transports.auth import Keys
+
+
+def connection(query: str = "", **headers: str) -> HTTPConnection:
+    raw = [(name.replace("_", "-").encode(), v.encode("latin-1")) for name, v in headers.items()]
+    return HTTPConnection({"type": "http", "headers": raw, "query_string": query.encode()})
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        connection(authorization="Bearer sesame"),
+        connection(authorization="bearer  sesame"),
+        connection(x_api_key="open"),
+        connection("api_key=sesame"),
+        connection("api_key=wrong", x_api_key="open"),
+    ],
+)
+def test_a_right_key_opens(right: HTTPConnection) -> None:
+    Keys(["open", "sesame"]).check(right)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (connection(), "no API key"),
+        (connection(authorization="Basic sesame"), "no API key"),
+        (connection(authorization="Bearer"), "not valid"),
+        (connection(authorization="Bearer sesam"), "not valid"),
+        (connection(authorization="Bearer sesame2"), "not valid"),
+        (connection(x_api_key=""), "not valid"),
+        (connection(x_api_key="s\xe9same"), "not valid"),
+        (connection("api_key=%ff%fe"), "not valid"),
+        (connection("&".join(["api_key=x"] * 20) + "&api_key=sesame"), "not valid"),
+    ],
+)
+def test_a_wrong_key_does_not(wrong: HTTPConnection, said: str) -> None:
+    with pytest.raises(Unauthorized, match=said):
+        Keys(["open", "sesame"]).check(wrong)
+
+
+def test_without_keys_the_server_is_open() -> None:
+    Keys(()).check(connection(authorization="Bearer anything"))
+
+
+def test_a_key_is_not_kept_as_text() -> None:
+    assert b"sesame" not in b"".join(Keys(["sesame"])._digests)
