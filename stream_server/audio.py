@@ -18,8 +18,8 @@ from typing import BinaryIO, Protocol, cast, get_args
 import av
 import numpy as np
 import numpy.typing as npt
-from stream_protocol.messages import CLOCK_RATE, ChannelMode, Encoding, SampleRate
 
+from stream_protocol.messages import CLOCK_RATE, ChannelMode, Encoding, SampleRate
 from stream_server.container import OggReader, OpusHead, PacketReader, WebmReader
 from stream_server.errors import BadAudio
 from stream_server.pcm import PcmEncoding, PcmReader, Planar

@@ -25,6 +25,7 @@ import typer.core
 
 from stream_server.config import Config, Option, from_environment, options, render_toml
 from stream_server.errors import ConfigError, DiffscribeError
+from stream_server.version import version
 
 _PANELS = {
     "listen": "Listening",
@@ -170,8 +171,6 @@ def _as_text(value: object) -> object:
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        from stream_server.server import version
-
         typer.echo(f"diffscribe {version()}")
         raise typer.Exit
 
@@ -194,7 +193,7 @@ def serve(config: Config) -> None:
     """Serve until interrupted."""
     from stream_server.logs import configure_logging
     from stream_server.progress import Progress
-    from stream_server.server import Ready, build, version
+    from stream_server.server import Ready, build
 
     configure_logging(config.listen.log_level)
     progress = Progress(f"loading model {config.recogniser.model}")
@@ -258,6 +257,11 @@ def main(arguments: Iterable[str] | None = None) -> None:
         _fail(str(error), 2)
     except DiffscribeError as error:
         _fail(str(error), 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("stream_"):
+            raise  # a mistake of ours, with its traceback
+        needs = "pip install 'diffscribe[server]'"
+        _fail(f"{error.name} is not installed, which the server needs: {needs}", 1)
     except BrokenPipeError:  # as in ``stream-server transcribe ... | head``
         sys.stderr.close()
         raise SystemExit(1) from None

@@ -32,6 +32,8 @@ PREFIX: Final = "DIFFSCRIBE_"
 """Of every environment variable of the server."""
 FILE_VARIABLE: Final = "DIFFSCRIBE_CONFIG"
 """The environment variable that names the TOML file."""
+_OF_OTHERS: Final = frozenset({"DIFFSCRIBE_URL"})
+"""Variables with our prefix that the client reads; both may be set in one shell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +359,7 @@ def _read_environment(environ: Mapping[str, str], known: Mapping[str, Option]) -
     by_variable = {option.variable: option for option in known.values()}
     values: dict[str, object] = {}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable == FILE_VARIABLE:
+        if not variable.startswith(PREFIX) or variable in (FILE_VARIABLE, *_OF_OTHERS):
             continue
         if variable not in by_variable:
             # The value stays out of the message: it may be a secret under a mistyped name.

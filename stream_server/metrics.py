@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
 from stream_protocol.messages import ErrorCode
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+
 from stream_protocol.messages import CLOCK_RATE
 from stream_protocol.subtitles import SubtitleWriter
-
 from stream_server.config import Config
 from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import (

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import os
 import signal
 import socket
@@ -33,6 +32,7 @@ from stream_server.session.driver import Services
 from stream_server.transports.admission import Admission
 from stream_server.transports.auth import Keys
 from stream_server.transports.http import make_app
+from stream_server.version import version
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -45,14 +45,6 @@ _ENGINE_SECONDS = 5.0
 _FRAME_ALLOWANCE = 4
 """Uvicorn refuses frames this many times larger than a message may be, with a close code and no
 explanation, so that a client a little over the limit is told what it is."""
-
-
-def version() -> str:
-    """Return the version of this distribution."""
-    try:
-        return importlib.metadata.version("diffscribe")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return "0.1.0"
 
 
 def load_recogniser(config: RecogniserConfig) -> Recogniser:
@@ -299,4 +291,4 @@ def _listen(listen: ListenConfig) -> Iterator[socket.socket]:
         yield listener
 
 
-__all__ = ["LoadRecogniser", "Ready", "Server", "build", "load_recogniser", "version"]
+__all__ = ["LoadRecogniser", "Ready", "Server", "build", "load_recogniser"]

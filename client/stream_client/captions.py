@@ -11,11 +11,11 @@ from typing import Literal, Protocol, TextIO
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from stream_client.client import RECONNECTED
 from stream_protocol import codec
 from stream_protocol.messages import CLOCK_RATE, Final, Notice, Partial, ServerMessage
 from stream_protocol.subtitles import SubtitleFormat, SubtitleWriter, make_cues
-
-from stream_client.client import RECONNECTED
 
 Format = Literal["live", "text", "json", "srt", "vtt"]
 

@@ -18,13 +18,13 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
-from stream_protocol.messages import Error, Notice, Start
 
 from stream_client.captions import Format, View, make_view
 from stream_client.client import Reconnect, Stream, connect
 from stream_client.errors import ClientError, SourceError
 from stream_client.load import LoadPlan, find_files, run_load
 from stream_client.sources import FileSource, MicrophoneSource, Pace
+from stream_protocol.messages import Error, Final, Notice, Start
 
 DEFAULT_URL = "ws://127.0.0.1:8000/v1/stream"
 INTERRUPTED = 130
@@ -37,19 +37,19 @@ app = typer.Typer(
     help="Stream speech to a diffscribe server and show the transcript as it comes.",
 )
 
-Url = Annotated[str, typer.Option(envvar="DIFFSCRIBE_URL", help="WebSocket URL of the server.")]
-ApiKey = Annotated[
+_Url = Annotated[str, typer.Option(envvar="DIFFSCRIBE_URL", help="WebSocket URL of the server.")]
+_ApiKey = Annotated[
     str | None, typer.Option(envvar="DIFFSCRIBE_API_KEY", help="Key, if the server asks for one.")
 ]
-FormatOption = Annotated[
+_FormatOption = Annotated[
     Format | None,
     typer.Option(help="What is printed. Default: live on a terminal, else text."),
 ]
-Live = Annotated[bool, typer.Option("--live", help="The same as --format live.")]
-Language = Annotated[str | None, typer.Option(help="ISO 639-1 code, e.g. en.")]
-Words = Annotated[bool, typer.Option("--words", help="Ask for word times and confidences.")]
-Steps = Annotated[int | None, typer.Option(min=1, max=64, help="Denoising steps of a final.")]
-Interval = Annotated[
+_Live = Annotated[bool, typer.Option("--live", help="The same as --format live.")]
+_Language = Annotated[str | None, typer.Option(help="ISO 639-1 code, e.g. en.")]
+_Words = Annotated[bool, typer.Option("--words", help="Ask for word times and confidences.")]
+_Steps = Annotated[int | None, typer.Option(min=1, max=64, help="Denoising steps of a final.")]
+_Interval = Annotated[
     int, typer.Option(min=0, max=10_000, help="Milliseconds between partials; 0: none.")
 ]
 
@@ -57,15 +57,15 @@ Interval = Annotated[
 @app.command()
 def file(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Audio or video, any container.")],
-    url: Url = DEFAULT_URL,
+    url: _Url = DEFAULT_URL,
     pace: Annotated[Pace, typer.Option(help="As spoken, or as fast as possible.")] = "realtime",
-    format: FormatOption = None,
-    live: Live = False,
-    language: Language = None,
-    words: Words = False,
-    steps: Steps = None,
-    partial_interval_ms: Interval = 500,
-    api_key: ApiKey = None,
+    format: _FormatOption = None,
+    live: _Live = False,
+    language: _Language = None,
+    words: _Words = False,
+    steps: _Steps = None,
+    partial_interval_ms: _Interval = 500,
+    api_key: _ApiKey = None,
 ) -> None:
     """Transcribe a file."""
     chosen = _format(format, live)
@@ -78,17 +78,17 @@ def file(
 
 @app.command()
 def mic(
-    url: Url = DEFAULT_URL,
+    url: _Url = DEFAULT_URL,
     device: Annotated[
         str | None, typer.Option(help="Number or part of the name of the microphone.")
     ] = None,
-    format: FormatOption = None,
-    live: Live = False,
-    language: Language = None,
-    words: Words = False,
-    steps: Steps = None,
-    partial_interval_ms: Interval = 500,
-    api_key: ApiKey = None,
+    format: _FormatOption = None,
+    live: _Live = False,
+    language: _Language = None,
+    words: _Words = False,
+    steps: _Steps = None,
+    partial_interval_ms: _Interval = 500,
+    api_key: _ApiKey = None,
 ) -> None:
     """Transcribe the microphone until Ctrl-C."""
     chosen = _format(format, live)
@@ -112,11 +112,11 @@ def load(
     ] = None,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds over which they begin.")] = 5.0,
     processes: Annotated[int, typer.Option(min=1, help="Processes to spread them over.")] = 1,
-    url: Url = DEFAULT_URL,
-    steps: Steps = None,
-    partial_interval_ms: Interval = 500,
+    url: _Url = DEFAULT_URL,
+    steps: _Steps = None,
+    partial_interval_ms: _Interval = 500,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    api_key: ApiKey = None,
+    api_key: _ApiKey = None,
 ) -> None:
     """Play many streams at real-time pace, check each, and report latencies."""
     start = _start(None, False, steps, partial_interval_ms)
@@ -159,7 +159,7 @@ async def _transcribe(
     url: str, start: Start, source: AsyncIterable[bytes], view: View, api_key: str | None
 ) -> bool:
     """Stream a source into a view; return whether Ctrl-C ended the source."""
-    failed = 0
+    failed, is_heard = 0, False
     with contextlib.closing(view):
         async with connect(url, start, api_key=api_key, reconnect=Reconnect()) as stream:
             pump = asyncio.create_task(_pump(stream, source))
@@ -167,7 +167,9 @@ async def _transcribe(
                 try:
                     async for message in stream:
                         view.show(message)
-                        if isinstance(message, Notice):
+                        if isinstance(message, Final):
+                            is_heard = is_heard or bool(message.text.strip())
+                        elif isinstance(message, Notice):
                             _note(f"{message.code}: {message.message}")
                         elif isinstance(message, Error):
                             failed += 1
@@ -179,6 +181,8 @@ async def _transcribe(
         raise error
     if failed:
         raise ClientError(f"{failed} errors; the transcript has gaps")
+    if not is_heard:
+        _note("no words were recognised")
     return pump.cancelled()
 
 

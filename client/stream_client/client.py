@@ -17,6 +17,19 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 import msgspec
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.typing import Subprotocol
+
+from stream_client.errors import (
+    ClientError,
+    ConnectionFailed,
+    ServerMisbehaved,
+    ServerRefused,
+    StreamBroken,
+)
+from stream_client.resume import SendLog
 from stream_protocol import codec
 from stream_protocol.connection import AUDIO, Connection, State
 from stream_protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -37,19 +50,6 @@ from stream_protocol.messages import (
     Start,
     Stop,
 )
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
-from websockets.typing import Subprotocol
-
-from stream_client.errors import (
-    ClientError,
-    ConnectionFailed,
-    ServerMisbehaved,
-    ServerRefused,
-    StreamBroken,
-)
-from stream_client.resume import SendLog
 
 MAX_FRAME_BYTES = 32_768
 """Bytes of one binary frame at most; waiting audio is joined up to this."""

@@ -17,6 +17,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from rich.table import Table
+
+from stream_client.client import Stream, connect
+from stream_client.errors import ClientError, SourceError
+from stream_client.sources import BYTES_PER_SECOND, decode_file
 from stream_protocol.messages import (
     CLOCK_RATE,
     Done,
@@ -27,10 +31,6 @@ from stream_protocol.messages import (
     SpeechEnded,
     Start,
 )
-
-from stream_client.client import Stream, connect
-from stream_client.errors import ClientError, SourceError
-from stream_client.sources import BYTES_PER_SECOND, decode_file
 
 PERCENTILES = (50, 95, 99)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import gcd
 
 import msgspec
+
 from stream_protocol.messages import (
     CLOCK_RATE,
     Ack,

@@ -150,6 +150,7 @@ def load_recogniser(config: RecogniserConfig) -> DiffusionRecogniser:
 __all__ = [
     "EMBEDDED",
     "FORMAT",
+    "SHARD_BYTES",
     "load_model",
     "load_recogniser",
     "pick_device",

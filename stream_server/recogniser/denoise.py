@@ -85,7 +85,7 @@ def draw_noise(generators: list[torch.Generator], width: int, vocabulary: int) -
     tokens = []
     for generator in generators:
         uniform = torch.rand(width, vocabulary, generator=generator, device=generator.device)
-        gumbel.append(-torch.log(-torch.log(uniform.clamp(min=1e-10)).clamp(min=1e-10)))
+        gumbel.append(-torch.log((-torch.log(uniform.clamp(min=1e-10))).clamp(min=1e-10)))
         tokens.append(random_tokens(generator, width, vocabulary))
     return Noise(torch.stack(gumbel), torch.stack(tokens))
 

@@ -31,6 +31,17 @@ class ConformerAudioEncoder(nn.Module):
         self.hop = 160 * config.subsampling_factor
         """Samples from one state to the next."""
 
+    def scale_for_training(self) -> None:
+        """Draw weights at the scale of PyTorch's own layers.
+
+        Upstream draws all of them with a deviation of 0.02, made for fine-tuning: through the
+        three subsampling convolutions that leaves 3e-4 of the input, and CTC then stays on its
+        plateau for thousands of updates (training/LOG.md, 2026-11-23).
+        """
+        for module in self.encoder.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+                module.reset_parameters()
+
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Encode.
 
@@ -42,6 +53,8 @@ class ConformerAudioEncoder(nn.Module):
             States [rows, states, hidden_size] and the states of each row.
         """
         mask = torch.arange(features.shape[1], device=features.device) < frames[:, None]
+        # Upstream's first convolution sees one frame behind an odd end.
+        features = features.masked_fill(~mask[..., None], 0)
         states = self.encoder(input_features=features, attention_mask=mask).last_hidden_state
         counts = frames
         for _ in range(self.encoder.subsampling.num_layers):
@@ -60,6 +73,9 @@ class WhisperAudioEncoder(nn.Module):
         self.hidden_size: int = config.d_model
         self.hop = 320
         """Samples from one state to the next."""
+
+    def scale_for_training(self) -> None:
+        """Keep the weights: this encoder comes trained."""
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Encode; see :meth:`ConformerAudioEncoder.forward`."""

@@ -242,4 +242,4 @@ class DiffusionRecogniser:
         self._merged = None
 
 
-__all__ = ["DiffusionRecogniser", "DiffusionRow"]
+__all__ = ["MIN_SAMPLES", "DiffusionRecogniser", "DiffusionRow"]

@@ -145,6 +145,15 @@ class Engine:
             self._outbox += self._scheduler.cancel(stream, segment)
             self._changed.notify_all()
 
+    def promote(self, stream: str, segment: int) -> None:
+        """Make the partial of a segment its final, if it is still here. Thread-safe.
+
+        Its one reply then has the request as a final.
+        """
+        with self._changed:
+            self._scheduler.promote(stream, segment, self._clock())
+            self._changed.notify_all()
+
     def drain(self, timeout: float = 0.0) -> bool:
         """Refuse new requests and finish those that were taken.
 

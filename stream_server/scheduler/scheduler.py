@@ -11,6 +11,7 @@ The rules:
 * Finals go before partials, the earliest due first. While finals wait and partials fill the rows,
   a partial is evicted: see :meth:`Scheduler._evict`.
 * A segment has at most one partial in the rows, so its revisions come in order.
+* A partial that turns out to have been of the whole segment can be made its final on the way.
 * The queue is bounded. Partials are refused first; the reserve is for finals.
 """
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stream_server.config import SchedulerConfig
 from stream_server.errors import DeadlineExceeded, Overloaded, ServiceError
@@ -175,6 +176,22 @@ class Scheduler:
             self._unqueue(job)
         return [job.outcome("cancelled") for job in jobs]
 
+    def promote(self, stream: str, segment: int, now: float) -> None:
+        """Make the newest partial of a segment its final, where it waits or how far it is.
+
+        Its reply then has the request as a final. Nothing happens where there is none.
+        """
+        key = (stream, segment)
+        job = self._partials.pop(key, None)
+        if job is not None:
+            self._finals[job.number] = job
+        else:
+            mine = (job for job in self._rows.values() if job.request.key == key)
+            job = next((job for job in mine if not job.request.is_final and not job.leave), None)
+        if job is not None:
+            job.request = replace(job.request, is_final=True)
+            job.deadline, job.due = None, now + FINAL_PATIENCE
+
     def schedule(self, now: float) -> Plan:
         """Decide the next step."""
         dropped = self._expire(now)
@@ -242,9 +259,13 @@ class Scheduler:
 
     def _is_outdated(self, request: Request) -> bool:
         """Whether a partial came after its final, or after a later partial."""
-        others = (job.request for job in (*self._queue(), *self._rows.values()))
+        key = request.key
+        waiting = self._partials.get(key)
+        if waiting is not None and waiting.request.revision > request.revision:
+            return True
+        others = (job.request for job in (*self._finals.values(), *self._rows.values()))
         return any(
-            other.key == request.key and (other.is_final or other.revision > request.revision)
+            other.key == key and (other.is_final or other.revision > request.revision)
             for other in others
         )
 

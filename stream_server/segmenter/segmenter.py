@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from stream_protocol.messages import Endpointing
 
+from stream_protocol.messages import Endpointing
 from stream_server.recogniser.interface import SAMPLE_RATE, Pcm
 from stream_server.segmenter.buffer import PcmBuffer
 
@@ -29,6 +29,8 @@ _PREROLL = 15 * FRAME
 """Samples kept before the first speech frame (300 ms)."""
 _TAIL = 10 * FRAME
 """Samples kept after the last speech frame (200 ms), not the whole pause that proved the end."""
+_LIKELY = 15 * FRAME
+"""Samples (300 ms) before a pause is long enough from which on it is likely to become so."""
 _RECENT = 5
 """Frames looked at to decide whether running speech goes on."""
 _RECENT_SPEECH = 2
@@ -82,12 +84,18 @@ class _Running:
     """The segment being spoken."""
 
     start: int
+    longest: int
+    """Samples at which it is cut."""
     speech_end: int
     """Position after the last frame taken for speech."""
 
 
 def _frames(milliseconds: int) -> int:
     return -(-milliseconds * SAMPLE_RATE // (1000 * FRAME))
+
+
+def _last_third(running: _Running) -> int:
+    return running.start + running.longest // FRAME * 2 // 3 * FRAME
 
 
 class Segmenter:
@@ -110,7 +118,11 @@ class Segmenter:
         self.configure(endpointing)
 
     def configure(self, endpointing: Endpointing) -> None:
-        """Take other settings from the next frame on."""
+        """Take other settings from the next frame on.
+
+        Where the maximum gets shorter, the running segment is cut soon, but nowhere in what was
+        heard of it already: :attr:`earliest_cut` was said to be later than that.
+        """
         self._onset = max(1, endpointing.min_speech_ms * SAMPLE_RATE // (1000 * FRAME))
         # N speech frames of the last M: gaps inside a word are allowed, scattered clicks are not.
         self._onset_window = self._onset + self._onset // 2 + 1
@@ -120,11 +132,25 @@ class Segmenter:
         self._tail = min(_TAIL, self._hangover)
         frames = endpointing.max_segment_ms * SAMPLE_RATE // (1000 * FRAME)
         self._longest = max(_SMOOTHING * 3, frames) * FRAME
+        if self._running is not None:
+            heard = self._position - self._running.start
+            shortest = min(self._running.longest, -(-heard // (2 * FRAME)) * 3 * FRAME)
+            self._running.longest = max(self._longest, shortest)
 
     @property
     def position(self) -> int:
         """Samples; the end of what was fed."""
         return self._position
+
+    @property
+    def earliest_cut(self) -> int | None:
+        """Samples; no end of the running segment that speech goes on after comes before.
+
+        None while no segment runs.
+        """
+        if self._running is None:
+            return None
+        return _last_third(self._running) + _SMOOTHING // 2 * FRAME
 
     def feed(self, pcm: Pcm, speech: Sequence[float]) -> list[SegmentEvent]:
         """Take whole frames and return what they made happen, oldest first.
@@ -159,13 +185,31 @@ class Segmenter:
             self._forget()
         return events
 
-    def snapshot(self) -> Segment | None:
-        """Return the running segment so far, without the pause that may be ending it."""
+    def snapshot(self, end: int | None = None) -> Segment | None:
+        """Return the running segment so far, without the pause that may be ending it.
+
+        Args:
+            end: Samples; up to where instead.
+        """
         running = self._running
         if running is None:
             return None
-        pcm = self._audio.read(running.start, self._heard_end(running))
+        pcm = self._audio.read(running.start, self._heard_end(running) if end is None else end)
         return Segment(self._number, running.start, pcm, is_final=False)
+
+    @property
+    def likely_end(self) -> int | None:
+        """Samples; where the running segment will end, once a pause is likely to end it.
+
+        That is certain but for speech that goes on, so work on the segment can begin.
+        """
+        running = self._running
+        if running is None:
+            return None
+        pause = self._position - running.speech_end
+        if pause < max(self._tail, self._hangover - _LIKELY):
+            return None
+        return running.speech_end + self._tail
 
     def _listen(self, events: list[SegmentEvent]) -> None:
         recent = self._history & ((1 << self._onset_window) - 1)
@@ -173,7 +217,7 @@ class Segmenter:
             return
         onset = self._position - recent.bit_length() * FRAME
         start = max(onset - _PREROLL, self._floor, self._audio.start)
-        self._running = _Running(start, speech_end=self._position)
+        self._running = _Running(start, self._longest, speech_end=self._position)
         events.append(SpeechStarted(self._number, onset))
         self._cut_if_too_long(self._running, events)
 
@@ -202,15 +246,15 @@ class Segmenter:
         self._history &= (1 << (self._position - end) // FRAME) - 1
 
     def _cut_if_too_long(self, running: _Running, events: list[SegmentEvent]) -> None:
-        while self._position - running.start >= self._longest:
-            cut = self._quietest(running.start)
+        while self._position - running.start >= running.longest:
+            cut = self._quietest(running)
             if cut >= running.speech_end:  # the quiet point is the pause after the last word
-                end = min(running.speech_end + self._tail, running.start + self._longest)
+                end = min(running.speech_end + self._tail, running.start + running.longest)
                 self._end(running, end, events)
                 return
             self._emit(running.start, cut, cut, events)
             events.append(SpeechStarted(self._number, cut))
-            running.start = cut
+            running.start, running.longest = cut, self._longest
 
     def _emit(self, start: int, end: int, speech_end: int, events: list[SegmentEvent]) -> None:
         events.append(SpeechEnded(self._number, speech_end))
@@ -218,11 +262,10 @@ class Segmenter:
         self._number += 1
         self._floor = end
 
-    def _quietest(self, start: int) -> int:
+    def _quietest(self, running: _Running) -> int:
         """Position of the quietest 100 ms in the last third of the longest allowed segment."""
-        frames = self._longest // FRAME
-        first = start + frames * 2 // 3 * FRAME
-        audio = self._audio.read(first, start + self._longest).reshape(-1, FRAME)
+        first = _last_third(running)
+        audio = self._audio.read(first, running.start + running.longest).reshape(-1, FRAME)
         energy = np.square(audio, dtype=np.float64).sum(axis=1)
         smooth = np.convolve(energy, np.ones(_SMOOTHING), mode="valid")
         return first + (int(smooth.argmin()) + _SMOOTHING // 2) * FRAME

@@ -6,12 +6,15 @@ shaped like speech. Periodicity says whether there was a voice just now: clatter
 none, and every syllable has a vowel. Speech is what the floor and the detector agree on near a
 voice, or a clear voice that the detector missed.
 
-The only file that imports ``webrtcvad``. Belongs off the event loop; one instance per channel.
+The only file that imports ``webrtcvad``. Belongs off the event loop; one instance per channel. What
+is arithmetic is done for many channels in one go: a call of numpy costs as much as its work on a
+tenth of a second of one channel, and lets go of the interpreter lock only to wait for it again.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import webrtcvad
@@ -81,12 +84,7 @@ class Vad:
 
         What does not fill a frame is kept for the next call.
         """
-        if len(self._rest):
-            pcm = np.concatenate((self._rest, pcm))
-        whole = len(pcm) - len(pcm) % FRAME
-        self._rest = pcm[whole:].copy()
-        frames = pcm[:whole]
-        return frames, self._score(frames) if whole else ()
+        return feed_together([(self, pcm)])[0]
 
     def finish(self) -> tuple[Pcm, tuple[float, ...]]:
         """Return the last frame, filled up with silence; nothing if no sample is left."""
@@ -94,44 +92,40 @@ class Vad:
             return self._rest, ()
         return self.feed(np.zeros(FRAME - len(self._rest), np.float32))
 
-    def _score(self, pcm: Pcm) -> tuple[float, ...]:
-        floor = self._floor
-        odds = [(level - floor.adapt(level) - _MARGIN) / _SLOPE for level in _levels(pcm)]
-        voices = self._periodicity(pcm, wanted=max(odds) > -_CERTAIN)
-        data = np.clip(pcm * 32768.0, -32768, 32767).astype("<i2").tobytes()
+    def _whole_frames(self, pcm: Pcm) -> Pcm:
+        if len(self._rest):
+            pcm = np.concatenate((self._rest, pcm))
+        whole = len(pcm) - len(pcm) % FRAME
+        self._rest = pcm[whole:].copy()
+        return pcm[:whole]
+
+    def _exchange(self, last: Pcm) -> Pcm:
+        """Keep the last frame, decimated, and return the one kept before."""
+        before, self._before = self._before, last.copy()
+        return before
+
+    def _score(
+        self, levels: Sequence[float], voices: Sequence[float], data: bytes
+    ) -> tuple[float, ...]:
         size = FRAME * 2
+        adapt, hears = self._floor.adapt, self._detector.is_speech
+        voice = self._voice
         scores = []
-        for index, (stands_out, voice) in enumerate(zip(odds, voices, strict=True)):
+        for index, level in enumerate(levels):
+            stands_out = (level - adapt(level) - _MARGIN) / _SLOPE
             # The detector adapts too, so it hears every frame.
-            frame = data[index * size : (index + 1) * size]
-            flagged = self._detector.is_speech(frame, SAMPLE_RATE)
-            self._voice = max(voice, self._voice * _HOLD)
+            flagged = hears(data[index * size : (index + 1) * size], SAMPLE_RATE)
+            own = voices[index]
+            voice = max(own, voice * _HOLD)
             if stands_out < -_CERTAIN:
                 scores.append(0.0)
                 continue
-            likeness = _logistic((voice - _CLEARLY_VOICED) * _SHARPNESS)
+            likeness = _logistic((own - _CLEARLY_VOICED) * _SHARPNESS)
             if flagged:
-                likeness = max(likeness, _logistic((self._voice - _VOICED) * _SHARPNESS))
+                likeness = max(likeness, _logistic((voice - _VOICED) * _SHARPNESS))
             scores.append(likeness * _logistic(stands_out))
+        self._voice = voice
         return tuple(scores)
-
-    def _periodicity(self, pcm: Pcm, *, wanted: bool) -> list[float]:
-        """How much each frame repeats itself at the rate of a voice, 0 to 1; 0 if not wanted."""
-        # Transforms rather than products of matrices: BLAS would start threads of its own for
-        # these, and on a busy server they wait for each other.
-        short = pcm[0::4] + pcm[1::4] + pcm[2::4] + pcm[3::4]
-        joined = np.concatenate((self._before, short))
-        self._before = joined[-_SHORT:]
-        if not wanted:
-            return [0.0] * (len(pcm) // FRAME)
-        earlier = joined[:-_SHORT].reshape(-1, _SHORT)
-        both = np.concatenate((earlier, short.reshape(-1, _SHORT)), axis=1)
-        both -= both.mean(axis=1, keepdims=True)
-        spectrum = np.fft.rfft(both, _TRANSFORM)
-        correlation = np.fft.irfft(np.square(spectrum.real) + np.square(spectrum.imag))
-        peak = (correlation[:, _PITCH] * _LAG_WEIGHTS).max(axis=1)
-        result: list[float] = (peak / (correlation[:, 0] + 1e-9)).tolist()
-        return result
 
 
 class _Floor:
@@ -157,6 +151,58 @@ class _Floor:
         return self._level
 
 
+def feed_together(
+    pieces: Sequence[tuple[Vad, Pcm]],
+) -> list[tuple[Pcm, tuple[float, ...]]]:
+    """Feed several detectors; the result of each is that of its own :meth:`Vad.feed`.
+
+    Args:
+        pieces: Detectors, each at most once, and the samples for them.
+    """
+    frames = [vad._whole_frames(pcm) for vad, pcm in pieces]
+    if not any(map(len, frames)):
+        return [(each, ()) for each in frames]
+    pcm = frames[0] if len(frames) == 1 else np.concatenate(frames)
+    levels = _levels(pcm)
+    voices = _periodicity(_pairs(pieces, frames, pcm))
+    data = np.clip(pcm * 32768.0, -32768, 32767).astype("<i2").tobytes()
+    results = []
+    first = 0
+    for (vad, _), each in zip(pieces, frames, strict=True):
+        last = first + len(each) // FRAME
+        sound = data[first * FRAME * 2 : last * FRAME * 2]
+        results.append((each, vad._score(levels[first:last], voices[first:last], sound)))
+        first = last
+    return results
+
+
+def _pairs(pieces: Sequence[tuple[Vad, Pcm]], frames: Sequence[Pcm], pcm: Pcm) -> Pcm:
+    """Return each frame, decimated, behind the one before it of its channel."""
+    short = (pcm[0::4] + pcm[1::4] + pcm[2::4] + pcm[3::4]).reshape(-1, _SHORT)
+    pairs = np.empty((len(short), 2 * _SHORT), np.float32)
+    pairs[1:, :_SHORT] = short[:-1]
+    pairs[:, _SHORT:] = short
+    first = 0
+    for (vad, _), each in zip(pieces, frames, strict=True):
+        if len(each):
+            last = first + len(each) // FRAME
+            pairs[first, :_SHORT] = vad._exchange(short[last - 1])
+            first = last
+    return pairs
+
+
+def _periodicity(pairs: Pcm) -> list[float]:
+    """How much each row repeats itself at the rate of a voice, 0 to 1."""
+    # Transforms rather than products of matrices: BLAS would start threads of its own for these,
+    # and on a busy server they wait for each other.
+    pairs -= pairs.mean(axis=1, keepdims=True)
+    spectrum = np.fft.rfft(pairs, _TRANSFORM)
+    correlation = np.fft.irfft(np.square(spectrum.real) + np.square(spectrum.imag))
+    peak = (correlation[:, _PITCH] * _LAG_WEIGHTS).max(axis=1)
+    result: list[float] = (peak / (correlation[:, 0] + 1e-9)).tolist()
+    return result
+
+
 def _levels(pcm: Pcm) -> list[float]:
     """Level of each frame in dBFS, without any constant offset of the microphone."""
     frames = pcm.reshape(-1, FRAME)
@@ -169,4 +215,4 @@ def _logistic(value: float) -> float:
     return 1.0 / (1.0 + math.exp(-min(max(value, -30.0), 30.0)))
 
 
-__all__ = ["Vad"]
+__all__ = ["Vad", "feed_together"]

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
+
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
     ClientMessage,
@@ -35,7 +36,6 @@ from stream_protocol.messages import (
     Start,
     Stop,
 )
-
 from stream_server.config import LimitsConfig, RecogniserConfig, SegmenterConfig
 from stream_server.errors import (
     BadAudio,
@@ -49,7 +49,8 @@ from stream_server.errors import (
 from stream_server.metrics import Metrics, SessionOutcome
 from stream_server.recogniser.interface import SAMPLE_RATE, RecogniserInfo
 from stream_server.scheduler.request import Dropped, Failed, Reply, Request
-from stream_server.session.effects import Cancel, Close, Effect, Send, Submit
+from stream_server.session.batcher import IntakeBatcher
+from stream_server.session.effects import Cancel, Close, Effect, Promote, Send, Submit
 from stream_server.session.inbox import Inbox, Item
 from stream_server.session.intake import Frames, Intake
 from stream_server.session.outbox import Outbox
@@ -100,6 +101,9 @@ class RequestEngine(Protocol):
     def cancel(self, stream: str, segment: int | None = None) -> None:
         """Drop a stream's requests, or those of one segment."""
 
+    def promote(self, stream: str, segment: int) -> None:
+        """Make the partial of a segment its final, if it is still there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -116,6 +120,11 @@ class Services:
     """For its numbers of steps."""
     draining: asyncio.Event | None = None
     """Set when the server wants to stop: running sessions are told, new ones refused."""
+    batcher: IntakeBatcher = field(init=False)
+    """The sessions' way to the executor."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batcher", IntakeBatcher(self.executor))
 
 
 async def run_session(peer: Peer, services: Services, session_id: str) -> None:
@@ -259,22 +268,25 @@ class _Driver:
             return
         match item:
             case bytes():
-                await self._take_audio(lambda: self._intake.feed(item))
+                await self._take_audio(self._services.batcher.feed(self._intake, item))
             case Exception():
                 raise item
             case Start():
                 raise RemoteProtocolError("wrong_state", "`start` may be sent only once")
             case Stop():
                 if self._session.state is State.STREAMING:
-                    await self._take_audio(self._intake.finish)
+                    executor = self._services.executor
+                    await self._take_audio(
+                        self._loop.run_in_executor(executor, self._intake.finish)
+                    )
                 if not self._session.is_failing:
                     self._perform(self._session.receive_message(item))
             case _:
                 self._perform(self._session.receive_message(item))
 
-    async def _take_audio(self, work: Callable[[], list[Frames]]) -> None:
+    async def _take_audio(self, work: Awaitable[list[Frames]]) -> None:
         try:
-            frames = await self._loop.run_in_executor(self._services.executor, work)
+            frames = await work
         except BadAudio as error:
             self._perform(self._session.fail(error))
             return
@@ -365,6 +377,8 @@ class _Driver:
                     self._submit(request)
                 case Cancel(segment):
                     self._services.engine.cancel(self._id, segment)
+                case Promote(segment):
+                    self._services.engine.promote(self._id, segment)
                 case Close(code, reason):
                     outcome: SessionOutcome = "completed" if code == 1000 else "failed"
                     self._finish(_Ending(outcome, code, reason))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stream_protocol.messages import ServerMessage
-
 from stream_server.scheduler.request import Request
 
 
@@ -40,6 +39,14 @@ class Close:
     reason: str
 
 
-Effect = Send | Submit | Cancel | Close
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Make the partial of a segment that the engine has its final; none there, nothing happens."""
 
-__all__ = ["Cancel", "Close", "Effect", "Send", "Submit"]
+    segment: int
+    """Number on the wire."""
+
+
+Effect = Send | Submit | Cancel | Promote | Close
+
+__all__ = ["Cancel", "Close", "Effect", "Promote", "Send", "Submit"]

@@ -1,17 +1,19 @@
 """From a client's bytes to frames with speech probabilities: decoder and detectors of one session.
 
 Synchronous, takes processor time, and is called from one thread at a time: the driver runs it in
-its executor and waits for each call before the next.
+its executor and waits for each call before the next. Many sessions can be served by one call,
+which costs less than half of as many calls (see ``batcher``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stream_protocol.messages import Start
-
 from stream_server.audio import StreamDecoder
 from stream_server.recogniser.interface import Pcm
+from stream_server.segmenter import vad
 from stream_server.segmenter.vad import Vad
 
 
@@ -56,7 +58,10 @@ class Intake:
         Raises:
             BadAudio: The bytes are not what was announced.
         """
-        return self._detect(self._decoder.feed(data))
+        (result,) = feed_together([(self, data)])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def finish(self) -> list[Frames]:
         """Return what is left, the last frame of each channel filled up with silence.
@@ -64,7 +69,8 @@ class Intake:
         Raises:
             BadAudio: The stream ends inside a sample or a header.
         """
-        result = self._detect(self._decoder.finish())
+        channels = self._route(self._decoder.finish())
+        result = _frames(vad.feed_together(channels))
         for channel, detector in enumerate(self._detectors):
             samples = detector.pending
             pcm, speech = detector.finish()
@@ -72,15 +78,43 @@ class Intake:
                 result.append(Frames(channel, pcm, speech, samples))
         return result
 
-    def _detect(self, channels: list[Pcm]) -> list[Frames]:
+    def _route(self, channels: list[Pcm]) -> list[tuple[Vad, Pcm]]:
+        """Return the samples of each channel with its detector."""
+        # Made when first heard: a container says how many channels it has only in its header.
         while len(self._detectors) < len(channels):
             self._detectors.append(Vad(self._aggressiveness))
-        result = []
-        for channel, decoded in enumerate(channels):
-            pcm, speech = self._detectors[channel].feed(decoded)
-            if speech:
-                result.append(Frames(channel, pcm, speech, len(pcm)))
-        return result
+        return list(zip(self._detectors, channels, strict=False))
+
+    def _decode(self, data: bytes) -> list[tuple[Vad, Pcm]]:
+        return self._route(self._decoder.feed(data))
 
 
-__all__ = ["Frames", "Intake"]
+def feed_together(pieces: Sequence[tuple[Intake, bytes]]) -> list[list[Frames] | Exception]:
+    """Feed several intakes; for each, what its own :meth:`Intake.feed` returns or raises.
+
+    Args:
+        pieces: Intakes, each at most once, and the bytes for them.
+    """
+    decoded: list[list[tuple[Vad, Pcm]] | Exception] = []
+    for intake, data in pieces:
+        try:
+            decoded.append(intake._decode(data))
+        except Exception as error:  # of one client; the others are served
+            decoded.append(error)
+    channels = [each for own in decoded if not isinstance(own, Exception) for each in own]
+    heard = iter(vad.feed_together(channels))
+    return [
+        own if isinstance(own, Exception) else _frames([next(heard) for _ in own])
+        for own in decoded
+    ]
+
+
+def _frames(channels: Sequence[tuple[Pcm, tuple[float, ...]]]) -> list[Frames]:
+    return [
+        Frames(channel, pcm, speech, len(pcm))
+        for channel, (pcm, speech) in enumerate(channels)
+        if speech
+    ]
+
+
+__all__ = ["Frames", "Intake", "feed_together"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from stream_protocol.messages import Error, Final, Partial, Timings, Word
 
+from stream_protocol.messages import Error, Final, Partial, Timings, Word
 from stream_server.errors import DeadlineExceeded, error_message
 from stream_server.recogniser.interface import SAMPLE_RATE, HypothesisWord
 from stream_server.scheduler.request import Decoded, Dropped, Failed

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import msgspec
+
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
     Ack,
@@ -34,7 +35,6 @@ from stream_protocol.messages import (
 )
 from stream_protocol.messages import SpeechEnded as SpeechEndedMessage
 from stream_protocol.messages import SpeechStarted as SpeechStartedMessage
-
 from stream_server.errors import LimitReached, error_message, wire_error
 from stream_server.recogniser.interface import SAMPLE_RATE, Pcm, RecogniserInfo, Utterance
 from stream_server.scheduler.request import Decoded, Reply, Request
@@ -396,9 +396,16 @@ class Session:
             return []  # the next partial, or the final, says it all
         segment.draft = reply.hypothesis.tokens
         end = transcript.start + len(reply.request.utterance.pcm)
+        if segment.audio is not None and end > segment.audio.end:
+            return []  # it was cut meanwhile: what is beyond belongs to the next segment
         if not transcript.revision and not reply.hypothesis.words:
             return []  # nothing to show yet
-        update = transcript.update(reply.hypothesis, min(end, channel.received), is_final=False)
+        update = transcript.update(
+            reply.hypothesis,
+            min(end, channel.received),
+            is_final=False,
+            earliest_cut=channel.segmenter.earliest_cut if segment.audio is None else None,
+        )
         return [Send(partial_message(segment.number, channel.index, update))]
 
     def _send_finals(self, channel: _Channel) -> list[Effect]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 
 from stream_protocol.messages import Configure, Endpointing, Resume, Start
-
 from stream_server.errors import InvalidField
 from stream_server.recogniser.interface import RecogniserInfo
 

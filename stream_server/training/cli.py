@@ -5,29 +5,28 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from stream_server.recogniser.checkpoint import save_checkpoint
+from stream_server.recogniser.checkpoint import load_model, save_checkpoint
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.corpus import Corpus
-from stream_server.training.data import load_sets, read_sentences
+from stream_server.training.data import Clip, load_sets, read_sentences
 from stream_server.training.loop import Trainer, log_line
-from stream_server.training.pack import Packed, read_pack, write_pack
-from stream_server.training.recipe import Recipe, read_recipe
+from stream_server.training.pack import read_pack, write_pack
+from stream_server.training.recipe import SpeechConfig, read_recipe
 from stream_server.training.synthesis import prompts, speak_all
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
-RecipeFile = Annotated[Path, typer.Argument(help="Recipe, a TOML file.", exists=True)]
+_RecipeFile = Annotated[Path, typer.Argument(help="Recipe, a TOML file.", exists=True)]
 
 
 @app.command()
 def pack(
-    recipe_file: RecipeFile,
+    recipe_file: _RecipeFile,
     speech: Annotated[Path, typer.Option(help="Folder of sets, each with a manifest.jsonl.")],
     sentences: Annotated[Path, typer.Option(help="id|sentence lines to synthesise from.")],
     output: Annotated[Path, typer.Option(help="Folder to write the pack into.")],
@@ -36,7 +35,7 @@ def pack(
     recipe = read_recipe(recipe_file)
     names = [name for name in recipe.speech.weights if (speech / name).is_dir()]
     clips, tests = load_sets(speech, names, recipe.speech.held_out)
-    clips = [clip for clip in clips if 0.2 < clip.duration < 16]
+    clips = [clip for clip in clips if _is_wanted(clip, recipe.speech)]
     output.mkdir(parents=True, exist_ok=True)
     with typer.progressbar(length=len(clips), label="packing") as bar:
         done = 0
@@ -51,19 +50,20 @@ def pack(
     (output / "sentences.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _tokenizer(recipe: Recipe, clips: Sequence[Packed], sentences: Sequence[str]) -> Tokenizer:
-    digits = ["zero one two three four five six seven eight nine"] * 2000
-    texts = [clip.text for clip in clips] + list(sentences) + digits
-    return Tokenizer.train(texts, recipe.vocabulary)
+def _is_wanted(clip: Clip, speech: SpeechConfig) -> bool:
+    words = speech.only.get(clip.set)
+    fits = 0.2 < clip.duration < speech.max_seconds
+    return fits and (words is None or set(clip.text.split()) <= set(words))
 
 
 @app.command()
 def run(
-    recipe_file: RecipeFile,
+    recipe_file: _RecipeFile,
     data: Annotated[Path, typer.Option(help="Folder that 'pack' wrote.")],
     output: Annotated[Path, typer.Option(help="Folder for log, state and checkpoint.")],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
     workers: Annotated[int, typer.Option(help="Processes for decoding and synthesis.")] = 2,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to begin from.")] = None,
     save_every: Annotated[int, typer.Option(help="Updates between saved states.")] = 1000,
     minutes: Annotated[float, typer.Option(help="Minutes for the whole run; 0: no limit.")] = 0,
 ) -> None:
@@ -73,14 +73,16 @@ def run(
     began = time.monotonic()
     clips = read_pack(data / "pack.bin", workers)
     sentences = (data / "sentences.txt").read_text(encoding="utf-8").splitlines()
-    tokenizer = _tokenizer(recipe, clips, sentences)
-    tokenizer.save(output / "tokenizer.json")
     print(f"decoded {len(clips)} clips in {time.monotonic() - began:.0f} s", flush=True)
     if recipe.speech.synthetic:
         share = recipe.speech.synthetic_digits
         drawn = prompts(sentences, recipe.speech.synthetic, share, recipe.seed)
         clips += speak_all(drawn, workers)
         print(f"{len(clips)} with synthesis, {time.monotonic() - began:.0f} s", flush=True)
+    if start is None:
+        tokenizer = Tokenizer.train([clip.text for clip in clips], recipe.vocabulary)
+    else:
+        tokenizer = Tokenizer.load(start / "tokenizer.json")
     torch.set_float32_matmul_precision("high")
     target = torch.device(device)
     corpus = Corpus(clips, tokenizer, recipe.speech.weights, recipe.batch, target)
@@ -89,6 +91,8 @@ def run(
     state = output / "state.pt"
     if state.exists():
         trainer.load(state)
+    elif start is not None:
+        trainer.begin_from(load_model(start)[0].state_dict())
     size = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"{size / 1e6:.1f} M parameters, from update {trainer.step}", flush=True)
     report = log_line(output / "log.jsonl")
@@ -118,4 +122,4 @@ def speak(
     soundfile.write(output, packed.pcm, 16_000)
 
 
-__all__ = ["app", "pack", "run", "speak"]
+__all__ = ["app"]

@@ -19,6 +19,21 @@ from torch import Tensor
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.pack import RATE, Packed
 
+LETTERS = " abcdefghijklmnopqrstuvwxyz'"
+"""Letter i is class i + 1; class 0 is the blank."""
+
+
+def spell(text: str) -> list[int]:
+    """Return the classes of the letters of a plain text."""
+    return [LETTERS.index(letter) + 1 for letter in text]
+
+
+def _padded(lists: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    out = torch.zeros(len(lists), max(1, max(map(len, lists))), dtype=torch.long)
+    for row, values in enumerate(lists):
+        out[row, : len(values)] = torch.tensor(values, dtype=torch.long)
+    return out.to(device), torch.tensor([len(values) for values in lists], device=device)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
@@ -29,8 +44,8 @@ class BatchConfig:
     durations: tuple[float, ...] = (2.5, 4.0, 6.0, 9.0, 13.0, 17.0)
     """Seconds of a row; each batch takes one of these."""
     speed: tuple[float, float] = (0.87, 1.15)
-    join: Mapping[str, float] | None = None
-    """Probability that another clip follows in the row, for each set; ``*`` is the default."""
+    joined: tuple[str, ...] = ()
+    """Sets of single words, joined to strings; of others a row begins with one long clip."""
     empty: float = 0.02
     """Share of rows in which nothing is said."""
 
@@ -56,6 +71,10 @@ class Batch:
     """[rows, tokens], padded with 0."""
     text_lengths: Tensor
     """[rows]."""
+    letters: Tensor
+    """[rows, letters], padded with 0: the text as :data:`LETTERS`, for the encoder's own CTC."""
+    letter_lengths: Tensor
+    """[rows]."""
 
 
 class Corpus:
@@ -77,6 +96,7 @@ class Corpus:
         self._audio = torch.empty(int(starts[-1]), dtype=torch.int16, device=device)
         for clip, start in zip(clips, self._starts, strict=False):
             self._audio[start : start + len(clip.pcm)] = torch.from_numpy(clip.pcm).to(device)
+        self._texts = [clip.text for clip in clips]
         self._tokens = [tokenizer.encode(clip.text) for clip in clips]
         self._speakers = [clip.speaker for clip in clips]
         self._sets = [clip.set for clip in clips]
@@ -96,9 +116,12 @@ class Corpus:
             for name, indices in self._by_set.items()
         }
 
-    def _pick(self, pool: list[int], room: int, chance: random.Random) -> int | None:
-        fitting = bisect_right(pool, room, key=lambda index: self._lengths[index])
-        return pool[chance.randrange(fitting)] if fitting else None
+    def _pick(self, pool: list[int], least: int, most: int, chance: random.Random) -> int | None:
+        """Draw a clip of at most ``most`` samples, and of at least ``least`` where there is one."""
+        fitting = bisect_right(pool, most, key=lambda index: self._lengths[index])
+        shorter = bisect_right(pool, least, key=lambda index: self._lengths[index])
+        first = shorter if shorter < fitting else 0
+        return pool[chance.randrange(first, fitting)] if fitting else None
 
     def _compose_row(self, samples: int, chance: random.Random) -> tuple[list[Piece], int]:
         """Fill a row; returns its clips and its length, both before the change of speed."""
@@ -107,16 +130,18 @@ class Corpus:
         if chance.random() < self._config.empty:
             return [], chance.randrange(RATE // 2, samples)
         name = chance.choices(self._names, self._weights)[0]
-        join = (self._config.join or {}).get(name, (self._config.join or {}).get("*", 0.3))
         pool = self._by_set[name]
+        wanted = chance.uniform(0.4, 1.0) * samples
+        least = 0 if name in self._config.joined else samples // 2
         pieces: list[Piece] = []
         end = lead
-        while (clip := self._pick(pool, samples - tail - end, chance)) is not None:
+        while (clip := self._pick(pool, least, samples - tail - end, chance)) is not None:
             pieces.append(Piece(clip, end))
             end += self._lengths[clip]
-            if chance.random() > join:
+            if end > wanted:
                 break
             end += int(chance.uniform(0.0, 0.45) * RATE)
+            least = 0
             if chance.random() < 0.85:
                 pool = self._by_speaker[(self._sets[clip], self._speakers[clip])]
             else:
@@ -134,16 +159,13 @@ class Corpus:
             max(RATE // 5, int(length / speed))
             for (_, length), speed in zip(layout, speeds, strict=True)
         ]
-        texts = [sum((self._tokens[piece.clip] for piece in pieces), []) for pieces, _ in layout]
-        width = max(1, max(map(len, texts)))
-        text = torch.zeros(rows, width, dtype=torch.long)
-        for row, tokens in enumerate(texts):
-            text[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        tokens = [[t for piece in row for t in self._tokens[piece.clip]] for row, _ in layout]
+        letters = [spell(" ".join(self._texts[piece.clip] for piece in row)) for row, _ in layout]
         return Batch(
             self._gather([pieces for pieces, _ in layout], speeds, max(lengths)),
             torch.tensor(lengths, device=self._device),
-            text.to(self._device),
-            torch.tensor([len(tokens) for tokens in texts], device=self._device),
+            *_padded(tokens, self._device),
+            *_padded(letters, self._device),
         )
 
     def _gather(self, layout: list[list[Piece]], speeds: list[float], width: int) -> Tensor:
@@ -180,4 +202,4 @@ class Corpus:
         return pcm.view(rows, width)
 
 
-__all__ = ["Batch", "BatchConfig", "Corpus", "Piece"]
+__all__ = ["LETTERS", "Batch", "BatchConfig", "Corpus", "Piece", "spell"]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stream_server.recogniser.model import ModelConfig, TranscriptionModel
 from stream_server.recogniser.tokenizer import END, Tokenizer
 from stream_server.training.augment import mask_features, perturb
-from stream_server.training.corpus import Batch, Corpus
+from stream_server.training.corpus import LETTERS, Batch, Corpus
 from stream_server.training.losses import (
     MiddleCtc,
     ctc_draft,
@@ -69,7 +69,8 @@ class Trainer:
         self.chance = random.Random(recipe.seed)
         self.model = TranscriptionModel(model_config(recipe))
         self.model.decoder.scale_for_training()
-        self.middle = MiddleCtc(self.model.encoder.hidden_size, recipe.vocabulary)
+        self.model.encoder.scale_for_training()
+        self.middle = MiddleCtc(self.model.encoder.hidden_size, len(LETTERS) + 1)
         self.trained = nn.ModuleDict({"model": self.model, "middle": self.middle}).to(device)
         config = recipe.optimiser
         parameters = [p for p in self.trained.parameters() if p.requires_grad]
@@ -111,7 +112,8 @@ class Trainer:
             pcm = perturb(batch.pcm, batch.lengths, recipe.augment)
             features, frames = model.features(pcm, batch.lengths)
             features = mask_features(features, frames, recipe.augment)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        half = self.device.type == "cuda" and recipe.optimiser.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             encoded = model.encode(features, frames)
             middle = self.middle(encoded.states)
             languages = torch.full_like(batch.lengths, self.tokenizer.language("en"))
@@ -133,7 +135,7 @@ class Trainer:
                 model, cache, targets, lengths, draft, weights, conditioned
             )
         ctc = ctc_loss(encoded.ctc, encoded.counts * parts, text, lengths)
-        early = ctc_loss(middle, encoded.state_counts, text, lengths)
+        early = ctc_loss(middle, encoded.state_counts, batch.letters, batch.letter_lengths)
         total = (
             weights.diffusion * diffusion
             + weights.autoregressive * causal
@@ -175,10 +177,15 @@ class Trainer:
         )
 
     def run(self, corpus: Corpus, steps: int, every: int, report: Report) -> None:
-        """Make ``steps`` updates; ``report`` gets means over the last ``every``."""
+        """Make ``steps`` updates, fewer where the run ends.
+
+        ``report`` gets the means over each ``every`` updates.
+        """
         sums: dict[str, Tensor] = {}
         since, began = 0, time.monotonic()
         for _ in range(steps):
+            if self.done() >= 1:
+                break
             losses = self.update(corpus.batch(self.chance))
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach()
@@ -197,6 +204,12 @@ class Trainer:
             for name, tensor in self.average.items()
             if name.startswith(own)
         }
+
+    def begin_from(self, weights: dict[str, Tensor]) -> None:
+        """Take the network's weights from another run; everything else starts afresh."""
+        self.model.load_state_dict(weights)
+        for name, tensor in self.live.items():
+            self.average[name].copy_(tensor)
 
     def save(self, path: Path) -> None:
         """Write everything that :meth:`load` needs to go on."""
@@ -239,4 +252,4 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     return asdict(recipe)
 
 
-__all__ = ["Trainer", "describe", "learning_rate", "log_line", "model_config"]
+__all__ = ["Report", "Trainer", "describe", "learning_rate", "log_line", "model_config"]

@@ -37,7 +37,10 @@ class LossConfig:
 
 
 class MiddleCtc(nn.Module):
-    """A CTC head on the encoder's states; training only."""
+    """A CTC head for letters on the encoder's states; training only.
+
+    Letters are learnt hundreds of updates before larger pieces of words, and open the way to them.
+    """
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from stream_server.training.corpus import BatchConfig
 from stream_server.training.data import HeldOut
 from stream_server.training.losses import LossConfig
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class OptimiserConfig:
     warmup: int = 600
     weight_decay: float = 0.01
     clip: float = 1.0
+    precision: str = "bf16"
+    """``bf16`` (autocast, on a GPU) or ``tf32``."""
     average: float = 0.999
     """Decay of the moving average of the weights, which is what is kept."""
 
@@ -38,6 +40,10 @@ class SpeechConfig:
     weights: dict[str, float] = field(default_factory=dict)
     """Probability weight of each set, ``espeak`` and ``flite`` included."""
     held_out: dict[str, HeldOut] = field(default_factory=dict)
+    only: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of these sets, only the clips that are made of these words."""
+    max_seconds: float = 16.0
+    """Longer clips are left out."""
     synthetic: int = 0
     """Utterances to synthesise."""
     synthetic_digits: float = 0.06
@@ -62,7 +68,7 @@ class Recipe:
     optimiser: OptimiserConfig
 
 
-def build(kind: type[T], data: Mapping[str, Any], where: str) -> T:
+def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
     """Build a dataclass from a TOML table, strictly.
 
     Raises:
@@ -75,7 +81,9 @@ def build(kind: type[T], data: Mapping[str, Any], where: str) -> T:
         if key not in known:
             raise ConfigError(f"{where}.{key}", value, f"known keys are {', '.join(sorted(known))}")
         hint = hints[key]
-        if isinstance(value, Mapping) and isinstance(hint, type) and is_dataclass(hint):
+        if key == "only":
+            value = {name: tuple(words) for name, words in value.items()}
+        elif isinstance(value, Mapping) and isinstance(hint, type) and is_dataclass(hint):
             value = build(hint, value, f"{where}.{key}")
         elif isinstance(value, list):
             value = tuple(value)

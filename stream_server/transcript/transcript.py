@@ -1,8 +1,8 @@
 """From hypotheses to text that people can read while it grows: stable and tentative.
 
 Pure. One :class:`Transcript` for one segment. A word is stable once two hypotheses in a row had
-it at the same place, except the last word of a partial, which may have been cut in its middle; at
-the final everything is. Stable text only grows: what a later hypothesis says against it is not
+it at the same place, except the last word of a partial, which may have been cut in its middle, and
+words whose audio may yet be cut off for the next segment to say; at the final everything is. Stable text only grows: what a later hypothesis says against it is not
 shown, and what it says after it is.
 """
 
@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stream_server.recogniser.interface import Hypothesis, HypothesisWord
+from stream_server.recogniser.interface import SAMPLE_RATE, Hypothesis, HypothesisWord
 from stream_server.transcript.text import follow, join, without_leading_space
+
+_TIME_DOUBT = SAMPLE_RATE // 10
+"""Samples by which the end of a word may be wrong: it is aligned, not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +68,44 @@ class Transcript:
         """The stable text so far."""
         return join(self._words[: self._stable])
 
-    def update(self, hypothesis: Hypothesis, end: int, is_final: bool) -> TranscriptUpdate:
+    def update(
+        self, hypothesis: Hypothesis, end: int, is_final: bool, earliest_cut: int | None = None
+    ) -> TranscriptUpdate:
         """Take the newest hypothesis of the segment.
 
         Args:
             hypothesis: A finished one: with words.
             end: Samples; how far the audio behind it reaches.
             is_final: Whether it is of the whole segment.
+            earliest_cut: Samples; the segment may be made to end anywhere from here on, so no word
+                beyond becomes stable before the final. None where that cannot happen.
         """
         kept = self._words[: self._stable]
         words = follow(kept, without_leading_space(hypothesis.words))
-        self._stable = len(words) if is_final else self._survivors(words)
+        if is_final:
+            self._stable = len(words)
+        else:
+            # Words without times may be anywhere in the audio.
+            limit = len(words)
+            if earliest_cut is not None and end > earliest_cut:
+                limit = self._said_before(words, earliest_cut)
+            self._stable = self._survivors(words, limit)
         return self._show(words, end, is_final)
 
     def close(self, end: int) -> TranscriptUpdate:
         """End the segment without a hypothesis: what is stable is its text."""
         return self._show(self._words[: self._stable], end, is_final=True)
 
-    def _survivors(self, words: tuple[HypothesisWord, ...]) -> int:
+    def _said_before(self, words: tuple[HypothesisWord, ...], position: int) -> int:
+        """How many of the words, from the first on, are known to end before ``position``."""
+        for index, word in enumerate(words):
+            if word.end is None or self.start + word.end > position - _TIME_DOUBT:
+                return index
+        return len(words)
+
+    def _survivors(self, words: tuple[HypothesisWord, ...], limit: int) -> int:
         count = self._stable
-        for old, new in zip(self._words[count:], words[count:-1], strict=False):
+        for old, new in zip(self._words[count:], words[count : min(len(words) - 1, limit)], strict=False):
             if old.text != new.text:
                 break
             count += 1

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
-from stream_protocol.messages import CLOCK_RATE, Endpointing
 
+from stream_protocol.messages import CLOCK_RATE, Endpointing
 from stream_server.audio import decode_blocks
 from stream_server.errors import DeadlineExceeded, InvalidField
 from stream_server.recogniser.interface import Hypothesis, Pcm, RecogniserInfo, Utterance

@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
-from stream_protocol.messages import SUBPROTOCOL
 
+from stream_protocol.messages import SUBPROTOCOL
 from stream_server.config import LimitsConfig
 from stream_server.errors import Unauthorized
 from stream_server.metrics import CONTENT_TYPE, Metrics
@@ -36,7 +36,7 @@ from stream_server.transports.websocket import StreamEndpoint
 STREAM_PATH = "/v1/stream"
 UPLOAD_PATH = "/v1/audio/transcriptions"
 
-Handler = Callable[[Request], Awaitable[Response]]
+_Handler = Callable[[Request], Awaitable[Response]]
 
 
 class _Health(msgspec.Struct, frozen=True):
@@ -102,7 +102,7 @@ class _Pages:
         return Response(self._metrics.render(), media_type=CONTENT_TYPE)
 
 
-def _guarded(keys: Keys, handler: Handler) -> Handler:
+def _guarded(keys: Keys, handler: _Handler) -> _Handler:
     async def handle(request: Request) -> Response:
         try:
             keys.check(request)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+
 from stream_protocol.messages import CLOCK_RATE
 from stream_protocol.subtitles import Cue, make_cues
 from stream_protocol.subtitles import render as render_subtitles
-
 from stream_server.transports.file_job import FileSegment
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]

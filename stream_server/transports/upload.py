@@ -23,8 +23,8 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
-from stream_protocol.errors import RemoteProtocolError
 
+from stream_protocol.errors import RemoteProtocolError
 from stream_server.config import LimitsConfig
 from stream_server.errors import (
     DeadlineExceeded,

@@ -12,11 +12,11 @@ import uuid
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
 from stream_protocol import codec
 from stream_protocol.connection import AUDIO, Connection, State
 from stream_protocol.errors import LocalProtocolError, RemoteProtocolError
 from stream_protocol.messages import SUBPROTOCOL, ClientMessage, ServerMessage
-
 from stream_server.errors import DiffscribeError, TooLarge, error_message, wire_error
 from stream_server.metrics import Metrics
 from stream_server.session.driver import run_session

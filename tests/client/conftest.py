@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
 from stream_protocol import codec
 from stream_protocol.connection import AUDIO, Connection, State
 from stream_protocol.messages import (
@@ -30,8 +33,6 @@ from stream_protocol.messages import (
     Stop,
     Timings,
 )
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
 
 WIDTHS = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
 

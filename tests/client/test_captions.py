@@ -6,6 +6,7 @@ import pysubs2
 import pytest
 import webvtt
 from rich.console import Console
+
 from stream_client.captions import (
     JsonView,
     LiveView,

@@ -10,10 +10,11 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
 from stream_client import cli
 from stream_protocol.codec import decode_server
 from stream_protocol.messages import Done, Error, Final
-from typer.testing import CliRunner
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import wave
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.server import serve
+
 from stream_client.client import RECONNECTED, Reconnect, connect
 from stream_client.errors import (
     ConnectionFailed,
@@ -33,7 +35,6 @@ from stream_protocol.messages import (
     Start,
     Stop,
 )
-from websockets.asyncio.server import serve
 
 README = Path(__file__).parents[2] / "client/README.md"
 README_URL = "ws://127.0.0.1:8000/v1/stream"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from stream_client import errors
 from stream_client.errors import ClientError, ConnectionFailed, ServerRefused
 from stream_protocol.messages import Error

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
+
 from stream_client.errors import SourceError
 from stream_client.load import (
     Latency,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from stream_client.resume import ONSET, PRE_ROLL, SETTLED, AudioFormat, SendLog
 from stream_protocol.messages import (
     Ack,

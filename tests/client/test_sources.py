@@ -9,6 +9,7 @@ import wave
 import av
 import numpy as np
 import pytest
+
 from stream_client.errors import SourceError
 from stream_client.sources import (
     BYTES_PER_SECOND,

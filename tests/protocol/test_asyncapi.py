@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 import yaml
+
 from stream_protocol import asyncapi
 from stream_protocol.messages import SUBPROTOCOL, ClientMessage, ErrorCode, ServerMessage
 

@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stream_protocol.codec import (
     MAX_CLIENT_TEXT_BYTES,
     MAX_INTEGER,

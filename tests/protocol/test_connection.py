@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+
 from stream_protocol.connection import (
     AUDIO,
     TRANSITIONS,

@@ -8,10 +8,10 @@ from typing import get_args
 
 import msgspec
 import pytest
+
 from stream_protocol import messages
 from stream_protocol.codec import MAX_CLIENT_TEXT_BYTES, MAX_SERVER_TEXT_BYTES
 from stream_protocol.messages import ErrorCode, Message
-
 from stream_server import errors
 from stream_server.errors import wire_error
 

@@ -7,6 +7,7 @@ import pytest
 import webvtt
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stream_protocol.messages import Word
 from stream_protocol.subtitles import (
     MAX_CUE,

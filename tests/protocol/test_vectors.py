@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from stream_protocol.codec import decode_client, decode_server, encode
 from stream_protocol.connection import AUDIO, Connection, State
 from stream_protocol.errors import LocalProtocolError, RemoteProtocolError

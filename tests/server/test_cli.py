@@ -180,5 +180,24 @@ def test_nothing_heavy_is_imported_for_what_is_quick(arguments: list[str]) -> No
         cwd=Path(cli.__file__).parents[1],
         env={"PYTHONPATH": ":".join(path for path in sys.path if path), "PATH": "/usr/bin:/bin"},
     )
-    allowed = "['av']" if arguments == ["--version"] else "[]"
-    assert done.stdout.splitlines()[-1] in ("HEAVY []", f"HEAVY {allowed}")
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_the_light_installation_says_what_to_install(run, monkeypatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("stream_server.")]:
+        if name not in ("stream_server.cli", "stream_server.config", "stream_server.errors"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "structlog", None)  # as if it were not installed
+    code, output, errors = run("serve", "--model", "fake")
+    assert (code, output) == (1, "")
+    assert errors.splitlines()[-1] == (
+        "stream-server: structlog is not installed, which the server needs: "
+        "pip install 'diffscribe[server]'"
+    )
+
+
+def test_a_missing_part_of_ours_is_not_blamed_on_the_installation(run, monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "stream_server.logs", raising=False)
+    monkeypatch.setitem(sys.modules, "stream_server.logs", None)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["serve", "--model", "fake"])

@@ -201,6 +201,8 @@ def test_from_environment_reads_this_process(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_other_variables_are_passed_over() -> None:
     assert load({}, {"PORT": "x", "HOME": "/", "XDIFFSCRIBE_PORT": "x"}) == Config()
+    # The client's, which may be set in the same shell.
+    assert load({}, {"DIFFSCRIBE_URL": "ws://elsewhere/v1/stream"}) == Config()
 
 
 @pytest.mark.parametrize(

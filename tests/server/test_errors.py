@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
+
 from stream_protocol.errors import LocalProtocolError, RemoteProtocolError
 from stream_protocol.messages import ErrorCode
-
 from stream_server import errors
 from stream_server.errors import (
     ConfigError,

@@ -7,8 +7,8 @@ from typing import get_args
 
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from stream_protocol.messages import ErrorCode
 
+from stream_protocol.messages import ErrorCode
 from stream_server.metrics import CONTENT_TYPE, Metrics, SessionOutcome
 
 

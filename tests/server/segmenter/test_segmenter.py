@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stream_protocol.messages import Endpointing
 
+from stream_protocol.messages import Endpointing
 from stream_server.segmenter.segmenter import (
     FRAME,
     Segment,
@@ -184,13 +184,44 @@ def test_configure_changes_the_pause_while_running() -> None:
     assert len(finals(segmenter.feed(audio(1), [0.0]))) == 1
 
 
-def test_configure_to_a_shorter_maximum_cuts_at_once() -> None:
+def test_a_shorter_maximum_cuts_soon_but_not_in_what_was_heard_already() -> None:
     segmenter = Segmenter(Endpointing())
     feed(segmenter, audio(400), [1.0] * 400)
     segmenter.configure(Endpointing(max_segment_ms=2000))
-    segments = finals([*segmenter.feed(audio(1), [1.0]), *segmenter.flush()])
-    assert all(len(each.pcm) <= 2000 * MS for each in segments)
-    assert sum(len(each.pcm) for each in segments) == 401 * FRAME
+    segments = finals([*feed(segmenter, audio(300), [1.0] * 300), *segmenter.flush()])
+    assert 400 * FRAME <= len(segments[0].pcm) <= 600 * FRAME
+    assert all(len(each.pcm) <= 2000 * MS for each in segments[1:])
+    assert sum(len(each.pcm) for each in segments) == 700 * FRAME
+
+
+def test_a_longer_maximum_holds_for_the_running_segment_too() -> None:
+    segmenter = Segmenter(Endpointing(max_segment_ms=2000))
+    feed(segmenter, audio(90), [1.0] * 90)
+    segmenter.configure(Endpointing(max_segment_ms=4000))
+    assert finals(segmenter.feed(audio(100), [1.0] * 100)) == []
+    assert len(finals(segmenter.feed(audio(10), [1.0] * 10))) == 1
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    maxima=st.lists(st.tuples(st.integers(1, 200), st.integers(2000, 8000)), min_size=1, max_size=8)
+)
+def test_no_cut_comes_before_what_was_said_to_be_the_earliest(
+    maxima: list[tuple[int, int]],
+) -> None:
+    segmenter = Segmenter(Endpointing())
+    assert segmenter.earliest_cut is None
+    promised = 0
+    for frames, maximum in maxima:
+        segmenter.configure(Endpointing(max_segment_ms=maximum))
+        for _ in range(frames):
+            events = segmenter.feed(audio(1, seed=frames), [1.0])
+            for segment in finals(events):
+                assert segment.end >= promised
+                promised = 0
+            # Only what has been heard can have been shown to anybody.
+            if segmenter.earliest_cut is not None:
+                promised = max(promised, min(segmenter.earliest_cut, segmenter.position))
 
 
 def test_lengths_that_do_not_belong_together_are_refused() -> None:

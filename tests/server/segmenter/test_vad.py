@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from stream_protocol.messages import Endpointing
 
+from stream_protocol.messages import Endpointing
 from stream_server.segmenter.segmenter import FRAME, Segment, Segmenter
 from stream_server.segmenter.vad import Vad
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
     Ack,
@@ -29,7 +30,6 @@ from stream_protocol.messages import (
     Start,
     Stop,
 )
-
 from stream_server.config import (
     LimitsConfig,
     RecogniserConfig,

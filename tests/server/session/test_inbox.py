@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from stream_protocol.messages import Flush
 
+from stream_protocol.messages import Flush
 from stream_server.session.inbox import Inbox
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from stream_protocol.messages import Start
 
+from stream_protocol.messages import Start
 from stream_server.errors import BadAudio
 from stream_server.segmenter.segmenter import FRAME
 from stream_server.session.intake import Intake

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from stream_protocol.messages import Ack, Flushed, Partial, ServerMessage
 
+from stream_protocol.messages import Ack, Flushed, Partial, ServerMessage
 from stream_server.session.outbox import Outbox
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from stream_protocol.messages import Configure, Endpointing, Resume, Start
 
+from stream_protocol.messages import Configure, Endpointing, Resume, Start
 from stream_server.errors import InvalidField
 from stream_server.recogniser.interface import RecogniserInfo
 from stream_server.session.validation import validate_configure, validate_start

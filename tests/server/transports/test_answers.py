@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from stream_protocol.errors import RemoteProtocolError
 
+from stream_protocol.errors import RemoteProtocolError
 from stream_server.errors import BadAudio, InvalidField, Overloaded, TooLarge, Unauthorized
 from stream_server.transports.answers import error_response, json_response, refuse_http
 

@@ -7,9 +7,9 @@ import json
 
 import pytest
 from starlette.websockets import WebSocket
+
 from stream_protocol import messages
 from stream_protocol.errors import LocalProtocolError, RemoteProtocolError
-
 from stream_server.errors import Draining, TooLarge
 from stream_server.transports.websocket import WebSocketPeer
 

@@ -1,0 +1,59 @@
+# diffscribe. `make` alone lists what there is.
+#
+#   make demo CLIP=talk.mp3     another file
+#   make demo MODEL=fake        without a model, to try the rest
+#   make load MODEL=embedded STREAMS=1
+#   make serve ARGS="--host 0.0.0.0 --api-key secret"
+
+PYTHON ?= python3
+MODEL ?= embedded
+CLIP ?= tests/data/digits.opus
+STREAMS ?= 200
+SECONDS ?= 60
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install -c constraints.txt --build-constraint constraints.txt
+WITH_SERVER := $(BIN)/python tests/with_server.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint types load clean
+
+help: ## List these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+demo: .venv/server ## Start a server, stream CLIP through the client, show the transcript
+	@$(WITH_SERVER) --model $(MODEL) -- stream-client file "$(CLIP)" --live
+
+serve: .venv/server ## Serve on port 8000 until interrupted
+	@$(BIN)/stream-server serve --model $(MODEL) $(ARGS)
+
+test: lint types ## Everything that CI runs
+	$(BIN)/python -m pytest -q
+
+lint: .venv/dev ## Style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev ## Static types
+	$(BIN)/mypy
+
+load: MODEL = fake
+load: .venv/server ## Play STREAMS streams at once for SECONDS; the fake model unless MODEL is given
+	@$(WITH_SERVER) --model $(MODEL) -- stream-client load tests/data/digits.opus \
+		--streams $(STREAMS) --seconds $(SECONDS)
+
+clean: ## Remove .venv and everything that can be made again
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find client protocol stream_server tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Two stamps: each is newer than what it was made from, or is made again.
+
+.venv/server: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt --upgrade pip
+	$(INSTALL) -e '.[server]'
+	@touch $@
+
+.venv/dev: .venv/server
+	$(INSTALL) -e '.[server,train,eval]' --group dev
+	@touch $@
