@@ -288,6 +288,9 @@ def _listen(listen: ListenConfig) -> Iterator[socket.socket]:
             key, value = "listen.host", listen.host  # type: ignore[assignment]
         raise ConfigError(key, value, f"an address to listen on ({error.strerror})") from error
     with listener:
+        # Accepted sockets inherit it. Asyncio sets it only on sockets that were made with the
+        # protocol's number, and without it a final waits 40 ms behind `speech_ended`.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listener
 
 

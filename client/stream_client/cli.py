@@ -105,13 +105,17 @@ def mic(
 
 @app.command()
 def load(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or a folder of files.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PATH]", help="A file or a folder; none: a synthetic voice."),
+    ] = None,
     streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 10,
     seconds: Annotated[
         float | None, typer.Option(min=1, help="Seconds of audio each; default: the file once.")
     ] = None,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds over which they begin.")] = 5.0,
     processes: Annotated[int, typer.Option(min=1, help="Processes to spread them over.")] = 1,
+    chunk_ms: Annotated[int, typer.Option(min=1, help="Milliseconds of audio in a message.")] = 100,
     url: _Url = DEFAULT_URL,
     steps: _Steps = None,
     partial_interval_ms: _Interval = 500,
@@ -120,7 +124,8 @@ def load(
 ) -> None:
     """Play many streams at real-time pace, check each, and report latencies."""
     start = _start(None, False, steps, partial_interval_ms)
-    plan = LoadPlan(url, streams, find_files(path), start, api_key, seconds, ramp)
+    files = find_files(path) if path is not None else ()
+    plan = LoadPlan(url, streams, files, start, api_key, seconds, ramp, chunk_ms)
     report = run_load(plan, processes)
     if json:
         print(msgspec.json.encode(asdict(report)).decode())

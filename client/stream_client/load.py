@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
 from stream_client.client import Stream, connect
@@ -29,10 +31,23 @@ from stream_protocol.messages import (
     Partial,
     ServerMessage,
     SpeechEnded,
+    SpeechStarted,
     Start,
 )
 
 PERCENTILES = (50, 95, 99)
+
+# fmt: off
+_SUFFIXES = frozenset((
+    ".aac", ".flac", ".m4a", ".mka", ".mkv", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav",
+    ".webm",
+))
+# fmt: on
+"""Of the files in a folder that are played."""
+_VOICES = 8
+"""Different voices where there are no files; the streams share them."""
+_SYNTHETIC_SECONDS = 30.0
+"""Of a stream without files, unless it is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,7 @@ class LoadPlan:
     url: str
     streams: int
     files: tuple[Path, ...]
-    """Stream ``i`` plays file ``i`` modulo their number."""
+    """Stream ``i`` plays file ``i`` modulo their number; without any, a synthetic voice."""
     start: Start
     api_key: str | None = None
     seconds: float | None = None
@@ -63,11 +78,11 @@ class StreamResult:
     finals: int = 0
     problems: list[str] = field(default_factory=list)
     first_partial_ms: list[float] = field(default_factory=list)
-    """From the first sample of the segment to its first partial."""
+    """From the start of speech to the first partial."""
     final_ms: list[float] = field(default_factory=list)
-    """From the end of speech to the final."""
+    """From the end of speech to the final: the pause that proves it is in here."""
     finalise_ms: list[float] = field(default_factory=list)
-    """From ``speech_ended`` to the final: the decoder and its queue alone."""
+    """From ``speech_ended`` to the final: what the server takes once it knows."""
     late_ms: float = 0.0
     """How far the generator itself was behind its pace at worst: if large, it is the bottleneck."""
 
@@ -149,7 +164,7 @@ class LoadReport:
         for name in ("count", *(f"p{p}" for p in PERCENTILES), "max"):
             table.add_column(name, justify="right")
         rows = {
-            "speech to first partial": self.first_partial,
+            "start of speech to first partial": self.first_partial,
             "end of speech to final": self.final,
             "speech_ended to final": self.finalise,
         }
@@ -167,8 +182,14 @@ class Watch:
         self.result = StreamResult()
         self._positions: list[int] = []
         self._times: list[float] = []
-        self._speech_ended: dict[int, tuple[int, float]] = {}
-        self._seen: set[int] = set()
+        self._started: dict[int, int] = {}
+        """Where speech began, by segment, until its first partial."""
+        self._ended: dict[int, tuple[int, float]] = {}
+        """Where speech ended and when that was said, by segment, until its final."""
+        self._last_end: dict[int, tuple[int, int]] = {}
+        """Where the newest segment of each channel ended, and its number."""
+        self._cut: set[int] = set()
+        """Segments that ended though speech went on: no moment at which anybody fell silent."""
 
     def sent(self, position: int, now: float) -> None:
         """Take note that audio up to ``position`` (samples) was sent at ``now`` (seconds)."""
@@ -179,21 +200,33 @@ class Watch:
     def received(self, message: ServerMessage, now: float) -> None:
         """Take note of a message received at ``now`` (seconds)."""
         match message:
-            case Partial(segment=segment) if segment not in self._seen:
-                self._seen.add(segment)
-                self.result.first_partial_ms.append(self._since(message.start, now))
-            case SpeechEnded(segment=segment, at=at):
-                self._speech_ended[segment] = (at, now)
+            case SpeechStarted(segment=segment, channel=channel, at=at):
+                end, number = self._last_end.get(channel, (None, segment))
+                if at == end:
+                    self._cut.add(number)
+                else:
+                    self._started[segment] = at
+            case Partial(segment=segment) if segment in self._started:
+                begun = self._started.pop(segment)
+                self.result.first_partial_ms.append(self._since(begun, now))
+            case SpeechEnded(segment=segment, channel=channel, at=at):
+                self._ended[segment] = (at, now)
+                self._last_end[channel] = (at, segment)
             case Final(segment=segment):
-                end, announced = self._speech_ended.pop(segment, (message.end, None))
-                self.result.finals += 1
-                self.result.final_ms.append(self._since(end, now))
-                if announced is not None:
-                    self.result.finalise_ms.append((now - announced) * 1000)
+                self._started.pop(segment, None)
+                self._receive_final(message, now)
             case Error():
                 self.result.problems.append(f"{message.code}: {message.message}")
             case Done():
                 self.result.is_done = True
+
+    def _receive_final(self, message: Final, now: float) -> None:
+        end, announced = self._ended.pop(message.segment, (message.end, None))
+        self.result.finals += 1
+        if message.segment not in self._cut:
+            self.result.final_ms.append(self._since(end, now))
+        if announced is not None:
+            self.result.finalise_ms.append((now - announced) * 1000)
 
     def _since(self, position: int, now: float) -> float:
         """Milliseconds since the sample at ``position`` was sent."""
@@ -204,17 +237,51 @@ class Watch:
 
 
 def find_files(path: Path) -> tuple[Path, ...]:
-    """Return the file, or the folder's files by name.
+    """Return the file, or the folder's files of sound by name; others are passed over.
 
     Raises:
         SourceError: There is none.
     """
-    files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else []
     if path.is_file():
-        files = [path]
-    if not files:
-        raise SourceError(f"{path}: there is no such file, or no file in this folder")
-    return tuple(files)
+        return (path,)
+    files = [each for each in path.iterdir() if each.is_file()] if path.is_dir() else []
+    found = tuple(sorted(each for each in files if each.suffix.lower() in _SUFFIXES))
+    if not found:
+        kinds = " ".join(sorted(_SUFFIXES))
+        raise SourceError(f"{path}: there is no such file, or none in this folder of {kinds}")
+    return found
+
+
+def synthesise(seed: int, seconds: float) -> bytes:
+    """Return a voice that says nothing, as 16 kHz mono s16le: for a load without recordings.
+
+    Syllables of a buzz through three formants, in phrases of some seconds with pauses between
+    them: a speech detector takes it for speech, and finds its pauses.
+    """
+    chance = np.random.default_rng(seed)
+    pitch = chance.uniform(90, 220)
+    pieces: list[npt.NDArray[np.float64]] = [np.zeros(int(chance.uniform(0, 1) * CLOCK_RATE))]
+    left = int(seconds * CLOCK_RATE) - len(pieces[0])
+    while left > 0:
+        for _ in range(chance.integers(5, 25)):
+            voiced = _syllable(pitch * chance.uniform(0.9, 1.1), chance)
+            pieces += [voiced, np.zeros(int(chance.uniform(0.02, 0.09) * CLOCK_RATE))]
+        pieces.append(np.zeros(int(chance.uniform(0.7, 1.5) * CLOCK_RATE)))
+        left = int(seconds * CLOCK_RATE) - sum(map(len, pieces))
+    sound = np.concatenate(pieces)[: int(seconds * CLOCK_RATE)]
+    sound += chance.normal(0.0, 0.0005, len(sound))
+    return (sound * 32767).astype("<i2").tobytes()
+
+
+def _syllable(pitch: float, chance: np.random.Generator) -> npt.NDArray[np.float64]:
+    time = np.arange(int(chance.uniform(0.1, 0.25) * CLOCK_RATE)) / CLOCK_RATE
+    formants = chance.uniform((300, 900, 2200), (800, 2000, 3000))
+    harmonics = pitch * np.arange(1, int(3500 / pitch))
+    gains = np.exp(-(((harmonics[:, None] - formants) / 200) ** 2)).sum(axis=1)
+    wave = gains @ np.sin(2 * np.pi * harmonics[:, None] * time)
+    swell = np.sin(np.pi * np.arange(len(time)) / len(time)) ** 0.5
+    wave *= chance.uniform(0.1, 0.3) * swell / np.abs(wave).max()
+    return np.asarray(wave)
 
 
 def read_clip(path: Path, seconds: float | None) -> bytes:
@@ -233,21 +300,24 @@ async def run_streams(plan: LoadPlan, first: int, count: int) -> list[StreamResu
 
     The clips are decoded before the first stream begins.
     """
-    used = {plan.files[index % len(plan.files)] for index in range(first, first + count)}
-    clips = {path: await asyncio.to_thread(read_clip, path, plan.seconds) for path in sorted(used)}
+    sources: tuple[Path | int, ...] = plan.files or tuple(range(_VOICES))
+    played = [sources[index % len(sources)] for index in range(first, first + count)]
+    clips = {each: await asyncio.to_thread(_clip, each, plan.seconds) for each in set(played)}
     begin = time.monotonic()
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(
-                _run_stream(
-                    plan,
-                    clips[plan.files[index % len(plan.files)]],
-                    begin + plan.ramp_seconds * index / plan.streams,
-                )
+                _run_stream(plan, clips[each], begin + plan.ramp_seconds * index / plan.streams)
             )
-            for index in range(first, first + count)
+            for index, each in enumerate(played, start=first)
         ]
     return [task.result() for task in tasks]
+
+
+def _clip(source: Path | int, seconds: float | None) -> bytes:
+    if isinstance(source, Path):
+        return read_clip(source, seconds)
+    return synthesise(source, seconds or _SYNTHETIC_SECONDS)
 
 
 async def _run_stream(plan: LoadPlan, clip: bytes, begin: float) -> StreamResult:
@@ -323,4 +393,5 @@ __all__ = [
     "read_clip",
     "run_load",
     "run_streams",
+    "synthesise",
 ]

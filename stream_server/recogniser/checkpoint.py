@@ -99,18 +99,33 @@ def load_model(folder: Path) -> tuple[TranscriptionModel, Tokenizer]:
             weights.update(load_file(path))
         except SafetensorError as error:
             raise ModelError(f"{path} cannot be read: {error}") from error
-    with torch.device("meta"):
-        skeleton = TranscriptionModel(config)
-    wanted = {name for name, _ in skeleton.named_parameters()}
-    model = TranscriptionModel(config)
-    result = model.load_state_dict({name: t.float() for name, t in weights.items()}, strict=False)
-    missing = sorted(wanted & set(result.missing_keys) - set(_tied(model, weights)))
+    path = folder / "config.json"
+    try:
+        model = TranscriptionModel(config)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path} describes no network: {error}") from error
+    _fill(model, weights, folder)
+    tokens = folder / "tokenizer.json"
+    if not tokens.is_file():
+        raise ModelError(f"{tokens} is missing: the checkpoint is incomplete, copy it again")
+    return model.eval(), Tokenizer.load(tokens)
+
+
+def _fill(model: TranscriptionModel, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Put weights into a network; every one must find its place, and every place its weight."""
+    try:
+        state = {name: tensor.float() for name, tensor in weights.items()}
+        result = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"{folder}: weights do not fit: {error}") from error
+    # Counts of batches serve training alone and are not stored.
+    missing = {name for name in result.missing_keys if not name.endswith("num_batches_tracked")}
+    missing -= set(_tied(model, weights))
     if missing or result.unexpected_keys:
         raise ModelError(
-            f"{folder}: weights do not fit; missing {missing[:5]}, "
+            f"{folder}: weights do not fit; missing {sorted(missing)[:5]}, "
             f"unknown {sorted(result.unexpected_keys)[:5]}"
         )
-    return model.eval(), Tokenizer.load(folder / "tokenizer.json")
 
 
 def _tied(model: TranscriptionModel, weights: Mapping[str, Tensor]) -> list[str]:

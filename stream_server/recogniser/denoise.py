@@ -11,10 +11,12 @@ and the noise of a row comes from its own generator, so a row does not depend on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Noise:
 
 
 def temperatures(
-    steps_done: list[int], steps: list[int], config: SamplerConfig, device: torch.device
+    steps_done: Sequence[int], steps: Sequence[int], config: SamplerConfig, device: torch.device
 ) -> Tensor:
     """Return the temperature of each row's next step, [rows].
 
@@ -79,14 +81,19 @@ def temperatures(
     return torch.tensor(values, device=device)
 
 
-def draw_noise(generators: list[torch.Generator], width: int, vocabulary: int) -> Noise:
-    """Draw the noise of one step, each row from its own generator."""
+def draw_noise(
+    generators: Sequence[torch.Generator], sizes: Sequence[int], vocabulary: int
+) -> Noise:
+    """Draw the noise of one step: each row its own, of its own canvas's size, zero behind it."""
+    width = max(sizes)
     gumbel = []
     tokens = []
-    for generator in generators:
-        uniform = torch.rand(width, vocabulary, generator=generator, device=generator.device)
-        gumbel.append(-torch.log((-torch.log(uniform.clamp(min=1e-10))).clamp(min=1e-10)))
-        tokens.append(random_tokens(generator, width, vocabulary))
+    for generator, size in zip(generators, sizes, strict=True):
+        uniform = torch.rand(size, vocabulary, generator=generator, device=generator.device)
+        drawn = -torch.log((-torch.log(uniform.clamp(min=1e-10))).clamp(min=1e-10))
+        gumbel.append(functional.pad(drawn, (0, 0, 0, width - size)))
+        chosen = random_tokens(generator, size, vocabulary)
+        tokens.append(functional.pad(chosen, (0, width - size)))
     return Noise(torch.stack(gumbel), torch.stack(tokens))
 
 

@@ -50,6 +50,12 @@ class DiffusionRow:
     """[canvas], tokens of the next step's input."""
     generator: torch.Generator
     steps_done: int = 0
+    begun: int = 0
+    """Steps done when the present canvas was laid."""
+    limit: int = 0
+    """Steps that the present canvas gets."""
+    grown: bool = False
+    """Whether this is the second, larger canvas."""
     conditioning: Tensor | None = None
     """[canvas, vocabulary], the last step's scores."""
     argmax: list[int] = field(default_factory=list)
@@ -68,7 +74,7 @@ class DiffusionRecogniser:
         self._model = model.to(device)
         self._tokenizer = tokenizer
         self._device = device
-        self._merged: tuple[tuple[int, ...], PromptCache] | None = None
+        self._merged: tuple[list[PromptCache], PromptCache] | None = None
         self._info = RecogniserInfo(
             name=config.name,
             languages=config.languages,
@@ -93,10 +99,12 @@ class DiffusionRecogniser:
     @torch.inference_mode()
     def start(self, utterances: Sequence[Utterance]) -> Sequence[DiffusionRow]:
         """Encode audio, write prompts, lay out canvases."""
+        if not utterances:
+            return []
         sizes = [max(len(utterance.pcm), MIN_SAMPLES) for utterance in utterances]
         pcm = torch.zeros(len(sizes), max(sizes))
         for row, utterance in enumerate(utterances):
-            pcm[row, : len(utterance.pcm)] = torch.from_numpy(utterance.pcm)
+            pcm[row, : len(utterance.pcm)] = torch.tensor(utterance.pcm)
         lengths = torch.tensor(sizes, device=self._device)
         encoded = self._model.listen(pcm.to(self._device), lengths)
         languages = [self._tokenizer.language(utterance.language) for utterance in utterances]
@@ -117,32 +125,36 @@ class DiffusionRecogniser:
         draft = list(utterance.draft)
         if not draft and self._model.config.sampler.start == "ctc":
             draft = heard
-        self._lay_canvas(row, draft, max(len(heard), len(draft)))
+        plan = self._model.config.canvas
+        expected = max(len(heard), len(draft))
+        seconds = len(utterance.pcm) / SAMPLE_RATE
+        need = max(expected + expected // 4, int(seconds * plan.tokens_per_second / 2))
+        self._lay_canvas(row, draft, plan.bucket(need + plan.margin), utterance.steps)
         return row
 
-    def _lay_canvas(self, row: DiffusionRow, draft: list[int], expected: int) -> None:
-        """Give a row a canvas that holds what is expected, begun from a draft if there is one."""
-        plan = self._model.config.canvas
-        seconds = len(row.utterance.pcm) / SAMPLE_RATE
-        need = max(expected + expected // 4, int(seconds * plan.tokens_per_second / 2))
-        width = plan.bucket(need + plan.margin)
+    def _lay_canvas(self, row: DiffusionRow, draft: list[int], width: int, steps: int) -> None:
+        """Give a row a canvas of noise, begun from a draft if there is one."""
         row.canvas = random_tokens(row.generator, width, self._model.decoder.vocabulary)
         draft = [*draft[: width - 1], END] if draft else []
         row.canvas[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=self._device)
         row.conditioning = None
         row.argmax = []
         row.unchanged = 0
+        row.begun, row.limit = row.steps_done, steps
 
     def _caches(self, rows: Sequence[DiffusionRow]) -> PromptCache:
         """Return the prompts of ``rows`` as one batch, kept while the rows stay the same."""
-        key = tuple(id(row.cache) for row in rows)
-        if self._merged is None or self._merged[0] != key:
-            self._merged = (key, PromptCache.merge([row.cache for row in rows]))
+        caches = [row.cache for row in rows]
+        # Kept, not only their ids: memory that is free is used again, by another utterance.
+        if self._merged is None or list(map(id, self._merged[0])) != list(map(id, caches)):
+            self._merged = (caches, PromptCache.merge(caches))
         return self._merged[1]
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
         """Run one denoising step on each row."""
+        if not rows:
+            return []
         own = [row for row in rows if isinstance(row, DiffusionRow)]
         sizes = [len(row.canvas) for row in own]
         width, vocabulary = max(sizes), self._model.decoder.vocabulary
@@ -158,9 +170,9 @@ class DiffusionRecogniser:
             canvas, lengths, self._caches(own), conditioning, conditioned.to(self._device)
         )
         config = self._model.config.sampler
-        done = [row.steps_done for row in own]
-        heat = temperatures(done, [row.utterance.steps for row in own], config, self._device)
-        noise = draw_noise([row.generator for row in own], width, vocabulary)
+        done = [row.steps_done - row.begun for row in own]
+        heat = temperatures(done, [row.limit for row in own], config, self._device)
+        noise = draw_noise([row.generator for row in own], sizes, vocabulary)
         result = advance(logits, heat, lengths, noise, config)
         best = result.argmax.tolist()
         entropy = result.entropy.tolist()
@@ -184,22 +196,23 @@ class DiffusionRecogniser:
     ) -> Hypothesis:
         """Describe a row after a step, and settle whether it is finished."""
         config = self._model.config.sampler
-        length = text_length(row.argmax, END)
-        tokens = row.argmax[:length]
+        best = row.argmax
+        length = text_length(best, END)
+        tokens = best[:length]
         # The end itself belongs to what must be sure; the filler behind it does not.
         spoken = entropy[: length + 1]
         sure = sum(spoken) / len(spoken) < config.confidence
-        finished = row.steps_done >= row.utterance.steps or (
+        finished = row.steps_done - row.begun >= row.limit or (
             sure and row.unchanged >= config.stability
         )
-        if finished and length == len(row.argmax) and self._grow(row):
+        if finished and length == len(best) and self._grow(row):
             finished = False
         words: tuple[HypothesisWord, ...] = ()
         if finished or row.utterance.trace:
             words = self._words(row, tokens, probability)
         canvas = None
         if row.utterance.trace:
-            canvas = "".join(self._tokenizer.piece(token) for token in row.argmax)
+            canvas = "".join(self._tokenizer.piece(token) for token in best)
         return Hypothesis(
             tokens=tuple(tokens),
             confidences=tuple(probability[:length]),
@@ -211,13 +224,12 @@ class DiffusionRecogniser:
         )
 
     def _grow(self, row: DiffusionRow) -> bool:
-        """Start anew, once, on the next larger canvas, where the text found no end on this one."""
-        plan = self._model.config.canvas
-        width = plan.bucket(len(row.argmax) + 1)
-        if width <= len(row.argmax) or row.steps_done > row.utterance.steps:
+        """Begin again, once, on the next larger canvas, where the text found no end on this one."""
+        width = self._model.config.canvas.bucket(len(row.argmax) + 1)
+        if row.grown or width <= len(row.argmax):
             return False
-        self._lay_canvas(row, row.argmax, width - plan.margin)
-        row.steps_done = max(0, row.utterance.steps - 3)
+        row.grown = True
+        self._lay_canvas(row, row.argmax, width, max(2, row.utterance.steps // 2))
         return True
 
     def _words(

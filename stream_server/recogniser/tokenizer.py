@@ -59,7 +59,12 @@ class Tokenizer:
         return len(_SPECIAL) + LANGUAGES.index(language)
 
     def piece(self, token: int) -> str:
-        """Return the text of one token, its space included; specials in angle brackets."""
+        """Return the text of one token, its space included; specials in angle brackets.
+
+        A decoder may have more tokens than there are pieces; those stand for nothing.
+        """
+        if token >= self.size:
+            return ""
         return self._pieces[token].replace(_SPACE, " ")
 
     def words(self, tokens: Sequence[int]) -> list[tuple[str, list[int]]]:
@@ -71,7 +76,7 @@ class Tokenizer:
         """
         words: list[tuple[str, list[int]]] = []
         for place, token in enumerate(tokens):
-            if token < self._first_piece:
+            if not self._first_piece <= token < self.size:
                 continue
             piece = self._pieces[token]
             if piece.startswith(_SPACE) or not words:

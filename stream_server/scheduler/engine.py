@@ -151,8 +151,10 @@ class Engine:
         Its one reply then has the request as a final.
         """
         with self._changed:
-            self._scheduler.promote(stream, segment, self._clock())
-            self._changed.notify_all()
+            promoted = self._scheduler.promote(stream, segment, self._clock())
+            if promoted is not None:
+                number, request = promoted
+                self._waiters[number] = (request, self._waiters[number][1])
 
     def drain(self, timeout: float = 0.0) -> bool:
         """Refuse new requests and finish those that were taken.

@@ -176,10 +176,11 @@ class Scheduler:
             self._unqueue(job)
         return [job.outcome("cancelled") for job in jobs]
 
-    def promote(self, stream: str, segment: int, now: float) -> None:
+    def promote(self, stream: str, segment: int, now: float) -> tuple[int, Request] | None:
         """Make the newest partial of a segment its final, where it waits or how far it is.
 
-        Its reply then has the request as a final. Nothing happens where there is none.
+        Returns:
+            Its number and the request that its reply will be to; none where there is none.
         """
         key = (stream, segment)
         job = self._partials.pop(key, None)
@@ -188,9 +189,11 @@ class Scheduler:
         else:
             mine = (job for job in self._rows.values() if job.request.key == key)
             job = next((job for job in mine if not job.request.is_final and not job.leave), None)
-        if job is not None:
-            job.request = replace(job.request, is_final=True)
-            job.deadline, job.due = None, now + FINAL_PATIENCE
+        if job is None:
+            return None
+        job.request = replace(job.request, is_final=True)
+        job.deadline, job.due = None, now + FINAL_PATIENCE
+        return job.number, job.request
 
     def schedule(self, now: float) -> Plan:
         """Decide the next step."""

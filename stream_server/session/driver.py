@@ -58,7 +58,7 @@ from stream_server.session.session import Session, SessionPolicy, State
 
 _log = logging.getLogger(__name__)
 
-_BATCH_MS = 80
+_BATCH_MS = 40
 """Milliseconds of audio worth a hop to the executor; it may wait as long to become as much."""
 _MAX_PENDING_FINALS = 4
 """Finals of one session that may wait for the engine before no more audio is taken."""

@@ -8,6 +8,9 @@ each ``flush`` gets its ``flushed`` after every final that was due then; ``done`
 segment gets exactly one final, also when its decoding failed; at most one partial of a segment is
 in the engine. The last keeps the newest draft for each partial and slows the partials of a busy
 server down by itself: no request is made only to be replaced.
+
+A pause that is likely to become an end is taken for one ahead of time: the whole segment is decoded
+as its final would be. If the pause holds, that was the final; else it was a good partial.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from stream_server.errors import LimitReached, error_message, wire_error
 from stream_server.recogniser.interface import SAMPLE_RATE, Pcm, RecogniserInfo, Utterance
 from stream_server.scheduler.request import Decoded, Reply, Request
 from stream_server.segmenter.segmenter import FRAME, Segment, Segmenter, SegmentEvent, SpeechStarted
-from stream_server.session.effects import Cancel, Close, Effect, Send, Submit
+from stream_server.session.effects import Cancel, Close, Effect, Promote, Send, Submit
 from stream_server.session.reports import failed_final, final_message, partial_message
 from stream_server.session.validation import validate_configure, validate_start
 from stream_server.transcript.transcript import Transcript
@@ -48,6 +51,8 @@ _ACK_INTERVAL = SAMPLE_RATE
 """Samples between acknowledgements."""
 _MILLISECOND = SAMPLE_RATE // 1000
 """Samples."""
+_FIRST_PARTIAL = 300 * _MILLISECOND
+"""Samples of speech after which something should be shown, however long the interval."""
 
 
 class State(Enum):
@@ -85,6 +90,20 @@ class SessionPolicy:
     """Denoising steps of a final where the client asks for no other number."""
     partial_steps: int
     """Denoising steps of a partial."""
+    speculates: bool = True
+    """Whether finals are begun while a pause is only likely to be the end."""
+
+
+@dataclass(slots=True)
+class _Guess:
+    """A decode of the whole segment as if the pause were its end."""
+
+    request: Request
+    end: int
+    """Samples; of the audio."""
+    reply: Decoded | None = None
+    is_right: bool = False
+    """Whether the segment has ended there, and the reply will be that to its final."""
 
 
 @dataclass(slots=True)
@@ -100,8 +119,10 @@ class _OpenSegment:
     """Tokens of the newest partial."""
     revision: int = 0
     """Requests made."""
-    in_flight: bool = False
-    """Whether a partial is in the engine."""
+    in_flight: int = 0
+    """Revision of the partial in the engine; 0 where there is none."""
+    guess: _Guess | None = None
+    """Made in the newest pause."""
     audio: Segment | None = None
     """Once it has ended."""
     reply: Reply | None = None
@@ -337,20 +358,44 @@ class Session:
 
     def _request_partial(self, channel: _Channel) -> list[Effect]:
         segment = channel.segments[-1] if channel.segments else None
-        if not self._interval or segment is None or segment.audio is not None:
+        if segment is None or segment.audio is not None:
             return []
-        if segment.in_flight or channel.segmenter.position - segment.heard < self._interval:
+        end = channel.segmenter.likely_end
+        if end is not None and self._policy.speculates:
+            return self._guess_final(channel, segment, end)
+        if not self._interval or segment.in_flight:
+            return []
+        is_shown = segment.transcript is not None and segment.transcript.revision
+        interval = self._interval if is_shown else min(self._interval, _FIRST_PARTIAL)
+        if channel.segmenter.position - segment.heard < interval:
             return []
         audio = channel.segmenter.snapshot()
         # In a pause nothing new is said: the snapshot ends with the speech.
         if audio is None or audio.end <= segment.heard:
             return []
+        steps = min(self._policy.partial_steps, self._steps)
+        return [self._submit_partial(segment, audio, steps, segment.draft)]
+
+    def _guess_final(self, channel: _Channel, segment: _OpenSegment, end: int) -> list[Effect]:
+        if segment.guess is not None and segment.guess.end == end:
+            return []
+        audio = channel.segmenter.snapshot(end)
+        if audio is None:
+            return []
+        effects: list[Effect] = [Cancel(segment.number)] if segment.in_flight else []
+        submit = self._submit_partial(segment, audio, self._steps, ())
+        segment.guess = _Guess(submit.request, end)
+        return [*effects, submit]
+
+    def _submit_partial(
+        self, segment: _OpenSegment, audio: Segment, steps: int, draft: tuple[int, ...]
+    ) -> Submit:
         if segment.transcript is None:
             segment.transcript = Transcript(segment.number, audio.start)
-        segment.in_flight = True
         segment.heard = audio.end
-        steps = min(self._policy.partial_steps, self._steps)
-        return [self._submit(segment, audio, steps, segment.draft)]
+        submit = self._submit(segment, audio, steps, draft)
+        segment.in_flight = submit.request.revision
+        return submit
 
     def _request_final(
         self, channel: _Channel, segment: _OpenSegment, audio: Segment
@@ -359,12 +404,23 @@ class Session:
         segment.audio = audio
         if segment.transcript is None:
             segment.transcript = Transcript(segment.number, audio.start)
+        self._pending[segment.number] = channel
+        guess = segment.guess
+        if guess is not None and self._is_still_good(guess, audio):
+            if guess.reply is not None:
+                segment.reply = guess.reply
+                return self._send_finals(channel)
+            if segment.in_flight == guess.request.revision:
+                guess.is_right = True
+                return [Promote(segment.number)]
         if segment.in_flight:  # its rows are worth more to the final than what they would show
             effects.append(Cancel(segment.number))
-        self._pending[segment.number] = channel
         # No draft: what a partial got wrong in a few steps must not lead the final astray.
         effects.append(self._submit(segment, audio, self._steps, ()))
         return effects
+
+    def _is_still_good(self, guess: _Guess, audio: Segment) -> bool:
+        return guess.end == audio.end and guess.request.utterance.language == self._language
 
     def _submit(
         self, segment: _OpenSegment, audio: Segment, steps: int, draft: tuple[int, ...]
@@ -390,16 +446,22 @@ class Session:
     # --- out ----------------------------------------------------------------------------------
 
     def _take_partial(self, channel: _Channel, segment: _OpenSegment, reply: Reply) -> list[Effect]:
-        segment.in_flight = False
-        transcript = segment.transcript
+        if reply.request.revision == segment.in_flight:
+            segment.in_flight = 0
+        transcript, guess = segment.transcript, segment.guess
+        if guess is not None and guess.request.revision == reply.request.revision:
+            if isinstance(reply, Decoded):
+                guess.reply = reply
+            if guess.is_right and segment.audio is not None and segment.reply is None:
+                return self._take_right_guess(channel, segment, segment.audio, reply)
         if not isinstance(reply, Decoded) or transcript is None or segment.reply is not None:
             return []  # the next partial, or the final, says it all
         segment.draft = reply.hypothesis.tokens
         end = transcript.start + len(reply.request.utterance.pcm)
         if segment.audio is not None and end > segment.audio.end:
             return []  # it was cut meanwhile: what is beyond belongs to the next segment
-        if not transcript.revision and not reply.hypothesis.words:
-            return []  # nothing to show yet
+        if not self._interval or (not transcript.revision and not reply.hypothesis.words):
+            return []  # nobody wants to see it, or there is nothing to show yet
         update = transcript.update(
             reply.hypothesis,
             min(end, channel.received),
@@ -407,6 +469,15 @@ class Session:
             earliest_cut=channel.segmenter.earliest_cut if segment.audio is None else None,
         )
         return [Send(partial_message(segment.number, channel.index, update))]
+
+    def _take_right_guess(
+        self, channel: _Channel, segment: _OpenSegment, audio: Segment, reply: Reply
+    ) -> list[Effect]:
+        """Take the reply to a guess that the engine did not get to promote."""
+        if isinstance(reply, Decoded):
+            segment.reply = reply
+            return self._send_finals(channel)
+        return [self._submit(segment, audio, self._steps, ())]
 
     def _send_finals(self, channel: _Channel) -> list[Effect]:
         effects: list[Effect] = []

@@ -79,16 +79,17 @@ def run(
         drawn = prompts(sentences, recipe.speech.synthetic, share, recipe.seed)
         clips += speak_all(drawn, workers)
         print(f"{len(clips)} with synthesis, {time.monotonic() - began:.0f} s", flush=True)
-    if start is None:
-        tokenizer = Tokenizer.train([clip.text for clip in clips], recipe.vocabulary)
+    state = output / "state.pt"
+    if state.exists() or start is not None:
+        tokenizer = Tokenizer.load((start or output) / "tokenizer.json")
     else:
-        tokenizer = Tokenizer.load(start / "tokenizer.json")
+        tokenizer = Tokenizer.train([clip.text for clip in clips], recipe.vocabulary)
+    tokenizer.save(output / "tokenizer.json")
     torch.set_float32_matmul_precision("high")
     target = torch.device(device)
     corpus = Corpus(clips, tokenizer, recipe.speech.weights, recipe.batch, target)
     print(json.dumps({name: round(s / 3600, 2) for name, s in corpus.seconds.items()}), flush=True)
     trainer = Trainer(recipe, tokenizer, target)
-    state = output / "state.pt"
     if state.exists():
         trainer.load(state)
     elif start is not None:

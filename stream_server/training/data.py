@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,9 @@ def plain_text(text: str) -> str | None:
     """
     if _HAS_DIGIT.search(text):
         return None
-    words = [_ABBREVIATIONS.get(word, word) for word in text.lower().replace("\u2019", "'").split()]
+    text = unicodedata.normalize("NFKD", text.replace("\u2019", "'"))
+    text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    words = [_ABBREVIATIONS.get(word, word) for word in text.lower().split()]
     plain = _DROPPED.sub(" ", " ".join(words))
     plain = _SPACES.sub(" ", re.sub(r"(?<![a-z])'|'(?![a-z])", " ", plain)).strip()
     return plain or None
@@ -81,7 +84,7 @@ def split(clips: list[Clip], rule: HeldOut) -> tuple[list[Clip], list[Clip]]:
     speakers = set(rule.speakers)
     if rule.every_nth_speaker:
         speakers |= set(sorted({clip.speaker for clip in clips})[:: rule.every_nth_speaker])
-    tail = {clip.audio.name for clip in clips[len(clips) - rule.last_clips :]}
+    tail = {clip.audio.name for clip in clips[max(0, len(clips) - rule.last_clips) :]}
     test = [clip for clip in clips if clip.speaker in speakers or clip.audio.name in tail]
     kept = {clip.audio for clip in test}
     return [clip for clip in clips if clip.audio not in kept], test

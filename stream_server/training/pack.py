@@ -38,7 +38,9 @@ def _encode(job: tuple[Path, int]) -> bytes:
     import av
 
     path, bit_rate = job
-    pcm, _ = soundfile.read(path, dtype="int16")
+    pcm, rate = soundfile.read(path, dtype="int16")
+    if rate != RATE:
+        raise ValueError(f"{path} has {rate} Hz; manifests hold 16 kHz mono")
     target = io.BytesIO()
     with av.open(target, "w", format="ogg") as container:
         stream = container.add_stream("libopus", rate=RATE, layout="mono")

@@ -94,6 +94,12 @@ def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe."""
     data = tomllib.loads(path.read_text(encoding="utf-8"))
+    known = {item.name for item in fields(Recipe)}
+    for key in data.keys() - known:
+        raise ConfigError(key, data[key], f"known keys are {', '.join(sorted(known))}")
+    for key in ("name", "vocabulary", "model"):
+        if key not in data:
+            raise ConfigError(key, None, "a recipe must say it")
     speech = dict(data.get("speech", {}))
     rules = {
         name: build(HeldOut, rule, f"speech.held_out.{name}")

@@ -2,8 +2,8 @@
 
 Pure. One :class:`Transcript` for one segment. A word is stable once two hypotheses in a row had
 it at the same place, except the last word of a partial, which may have been cut in its middle, and
-words whose audio may yet be cut off for the next segment to say; at the final everything is. Stable text only grows: what a later hypothesis says against it is not
-shown, and what it says after it is.
+words whose audio may yet be cut off for the next segment to say; at the final everything is. Stable
+text only grows: what a later hypothesis says against it is not shown, and what it says after it is.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Transcript:
 
     def _survivors(self, words: tuple[HypothesisWord, ...], limit: int) -> int:
         count = self._stable
-        for old, new in zip(self._words[count:], words[count : min(len(words) - 1, limit)], strict=False):
+        limit = min(limit, len(words) - 1)
+        for old, new in zip(self._words[count:], words[count:limit], strict=False):
             if old.text != new.text:
                 break
             count += 1

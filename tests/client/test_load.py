@@ -19,6 +19,7 @@ from stream_client.load import (
     read_clip,
     run_load,
     run_streams,
+    synthesise,
 )
 from stream_protocol.messages import (
     Done,
@@ -58,7 +59,7 @@ def test_latencies_count_from_when_the_sample_was_sent():
     for index in range(10):
         watch.sent((index + 1) * 1600, 100.0 + (index + 1) * 0.1)
     watch.received(SpeechStarted(0, 0, 3200), 100.55)
-    watch.received(Partial(0, 0, 1, "", "x", 3200, 8000), 100.6)
+    watch.received(Partial(0, 0, 1, "", "x", 0, 8000), 100.6)  # from its pre-roll on
     watch.received(Partial(0, 0, 2, "", "xy", 3200, 9600), 100.7)
     watch.received(SpeechEnded(0, 0, 8000), 100.9)
     watch.received(final(0, 11200), 101.2)
@@ -67,6 +68,26 @@ def test_latencies_count_from_when_the_sample_was_sent():
     assert result.final_ms == pytest.approx([700])  # sample 8000 was sent at 100.5
     assert result.finalise_ms == pytest.approx([300])
     assert (result.sent_samples, result.finals) == (16000, 1)
+
+
+def test_speech_that_was_cut_did_not_start_or_end_there():
+    watch = Watch()
+    for index in range(20):
+        watch.sent((index + 1) * 1600, 100.0 + (index + 1) * 0.1)
+    watch.received(SpeechStarted(0, 0, 3200), 100.3)
+    watch.received(SpeechEnded(0, 0, 16000), 101.5)
+    watch.received(SpeechStarted(1, 0, 16000), 101.5)
+    watch.received(SpeechStarted(2, 1, 16000), 101.5)  # of another channel
+    watch.received(Partial(1, 0, 1, "", "x", 16000, 24000), 101.6)
+    watch.received(final(0, 16000), 101.6)
+    watch.received(SpeechEnded(1, 0, 28800), 102.0)
+    watch.received(final(1, 32000), 102.1)
+    watch.received(Partial(2, 1, 1, "", "x", 16000, 24000), 102.2)
+    result = watch.result
+    assert result.first_partial_ms == pytest.approx([1200])
+    assert result.final_ms == pytest.approx([300])
+    assert result.finalise_ms == pytest.approx([100, 100])
+    assert result.finals == 2
 
 
 def test_a_final_before_speech_ended_counts_from_its_end():
@@ -132,6 +153,28 @@ def test_files(tmp_path, clip):
         read_clip(other, None)
 
 
+def test_what_is_not_sound_in_a_folder_is_passed_over(tmp_path, clip):
+    (tmp_path / "manifest.jsonl").write_text("{}")
+    (tmp_path / "clip.txt").write_text("words")
+    (tmp_path / "folder.wav").mkdir()
+    assert find_files(tmp_path) == (clip,)
+    clip.unlink()
+    with pytest.raises(SourceError, match=r"none in this folder of \.aac"):
+        find_files(tmp_path)
+
+
+def test_a_synthetic_voice_is_repeatable_and_has_pauses():
+    sound = synthesise(3, 20.0)
+    assert len(sound) == 20 * 32000
+    assert synthesise(3, 20.0) == sound != synthesise(4, 20.0)
+    level = np.abs(np.frombuffer(sound, "<i2").astype(float)).reshape(-1, 1600).max(axis=1)
+    quiet = level < 200
+    assert 0.1 < quiet.mean() < 0.7
+    assert max(level) > 2000
+    runs = "".join("." if each else "x" for each in quiet).split("x")
+    assert max(map(len, runs)) >= 6, "a pause ends a segment"
+
+
 def test_clips_are_repeated_or_cut(clip):
     whole = read_clip(clip, None)
     assert len(whole) == 9600
@@ -147,6 +190,17 @@ async def test_streams_are_checked_against_a_real_server(serving, speaking_serve
     assert [(r.sent_samples, r.acked_samples, r.finals) for r in results] == [(4800, 4800, 3)] * 4
     assert all(len(result.final_ms) == 3 for result in results)
     assert [bytes(heard.audio) for heard in server.heard] == [read_clip(clip, None)] * 4
+
+
+async def test_without_files_the_streams_have_voices(serving, speaking_server):
+    async with serving(speaking_server()) as server:
+        plan = LoadPlan(server.url, 3, (), Start(), seconds=0.3, ramp_seconds=0.0, chunk_ms=20)
+        results = await run_streams(plan, 1, 2)
+    assert [result.problems for result in results] == [[]] * 2
+    assert {bytes(heard.audio) for heard in server.heard} == {
+        synthesise(1, 0.3),
+        synthesise(2, 0.3),
+    }
 
 
 async def test_a_broken_stream_is_a_problem_of_its_own(serving, speaking_server, clip):

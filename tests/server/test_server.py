@@ -16,7 +16,7 @@ import pytest
 from stream_server.config import Config, ListenConfig, RecogniserConfig
 from stream_server.errors import ConfigError, ModelError
 from stream_server.recogniser.fake import FakeRecogniser
-from stream_server.server import Ready, build, load_recogniser
+from stream_server.server import Ready, _listen, build, load_recogniser
 
 CONFIG = Config(listen=ListenConfig(port=0), recogniser=RecogniserConfig(model="fake"))
 
@@ -114,6 +114,14 @@ async def test_an_ipv6_address_is_written_with_brackets() -> None:
     assert ready.url.startswith("http://[::1]:")
     server.stop()
     await asyncio.wait_for(task, 5)
+
+
+def test_small_messages_are_sent_at_once() -> None:
+    with _listen(ListenConfig(port=0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        with client, accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_the_fake_is_loaded_by_name_and_without_torch() -> None:

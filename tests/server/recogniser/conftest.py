@@ -126,6 +126,7 @@ def make_model(
 
     def make(**changes: Any) -> TranscriptionModel:
         with torch.random.fork_rng():
+            torch.manual_seed(0)
             model = TranscriptionModel(replace(config, **changes)).eval()
         enliven(model)
         return model

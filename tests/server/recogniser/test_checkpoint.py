@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from stream_server.recogniser.checkpoint import (
     save_checkpoint,
 )
 from stream_server.recogniser.interface import Utterance
-from stream_server.recogniser.model import ModelConfig, TranscriptionModel
+from stream_server.recogniser.model import TranscriptionModel
 from stream_server.recogniser.tokenizer import Tokenizer
 
 PCM = (np.sin(np.arange(16_000) / 20) * np.random.default_rng(0).normal(0, 0.1, 16_000)).astype(
@@ -74,7 +73,10 @@ def outputs(model: TranscriptionModel) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_what_was_saved_is_loaded(
-    folder: Path, model: TranscriptionModel, tokenizer: Tokenizer
+    folder: Path,
+    model: TranscriptionModel,
+    make_model: Callable[..., TranscriptionModel],
+    tokenizer: Tokenizer,
 ) -> None:
     loaded, words = load_model(folder)
     assert loaded.config == model.config
@@ -85,9 +87,13 @@ def test_what_was_saved_is_loaded(
         torch.testing.assert_close(
             loaded.state_dict()[name], value, atol=1e-4, rtol=1e-3, check_dtype=False, msg=name
         )
-    for ours, theirs in zip(outputs(loaded), outputs(model), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
-        assert (ours - theirs).abs().mean() < 0.005
+    torch.testing.assert_close(outputs(loaded)[0], outputs(model)[0], atol=0.02, rtol=0.02)
+    # The choice of experts is a threshold, so scores are compared at the same precision.
+    rounded = make_model()
+    for tensor in rounded.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+    assert all(map(torch.equal, outputs(loaded), outputs(rounded)))
 
 
 def test_it_is_written_in_half_precision_and_read_back_exactly(
@@ -199,9 +205,6 @@ def test_an_unknown_tensor_is_named(folder: Path) -> None:
         load_model(folder)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only parameters are looked for; running statistics are weights too"
-)
 def test_missing_running_statistics_are_named(folder: Path) -> None:
     name = "encoder.encoder.layers.0.conv.norm.running_var"
     for path in shards(folder):
@@ -215,23 +218,18 @@ def test_missing_running_statistics_are_named(folder: Path) -> None:
         load_model(folder)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="a tensor of another shape is not a ModelError"
-)
 def test_a_tensor_of_another_shape_is_named(folder: Path) -> None:
     rewrite(folder, lambda weights: weights.update({"ctc.linear.bias": torch.ones(3)}))
     with pytest.raises(ModelError, match=r"ctc\.linear\.bias"):
         load_model(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="a tokenizer that is missing is not a ModelError")
 def test_a_missing_tokenizer_is_named(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"tokenizer\.json"):
         load_model(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="options that no encoder takes are not a ModelError")
 def test_options_that_make_no_network_are_named(folder: Path) -> None:
     edit_config(folder, lambda document: document["model"].update(encoder_kind="wav2vec2"))
     with pytest.raises(ModelError, match="wav2vec2"):
@@ -308,9 +306,8 @@ def test_a_recogniser_is_what_the_configuration_says(folder: Path) -> None:
     assert recogniser.step(recogniser.start([Utterance(PCM, steps=1)]))[0].step == 1
 
 
-def test_the_limit_of_a_shard_is_what_the_repository_takes(config: ModelConfig) -> None:
-    assert checkpoint.SHARD_BYTES == 15_000_000
-    assert replace(config, name="other") != config
+def test_shards_are_small_enough_for_a_repository() -> None:
+    assert checkpoint.SHARD_BYTES <= 15_000_000
 
 
 @pytest.mark.model

@@ -133,7 +133,7 @@ def test_very_sure_scores_give_no_nan() -> None:
 @pytest.mark.parametrize("temperature", [0.4, 0.8])
 def test_tokens_are_sampled_as_often_as_they_are_likely(temperature: float) -> None:
     width, scores = 4000, torch.tensor([1.0, 0.2, -0.5, 0.0, -1.5])
-    noise = draw_noise([generator(5)], width, len(scores))
+    noise = draw_noise([generator(5)], [width], len(scores))
     logits = scores.expand(1, width, -1)
     result = advance(logits, torch.tensor([temperature]), torch.tensor([width]), noise, ALL)
     counts = torch.bincount(result.canvas[0], minlength=len(scores))
@@ -150,19 +150,19 @@ def chi_square_of_uniform(tokens: Tensor, vocabulary: int) -> float:
 
 def test_new_tokens_are_uniform_over_the_vocabulary() -> None:
     assert chi_square_of_uniform(random_tokens(generator(7), 5000, 20), 20) < 43.8
-    assert chi_square_of_uniform(draw_noise([generator(7)], 5000, 20).tokens, 20) < 43.8
+    assert chi_square_of_uniform(draw_noise([generator(7)], [5000], 20).tokens, 20) < 43.8
 
 
 def test_noise_is_finite_and_gumbel() -> None:
-    gumbel = draw_noise([generator(1)], 500, 200).gumbel
+    gumbel = draw_noise([generator(1)], [500], 200).gumbel
     assert gumbel.isfinite().all()
     assert float(gumbel.mean()) == pytest.approx(0.5772, abs=0.02)
     assert float(gumbel.var()) == pytest.approx(math.pi**2 / 6, abs=0.03)
 
 
 def test_noise_can_be_repeated_and_is_a_row_s_own() -> None:
-    alone = draw_noise([generator(1)], 6, 9)
-    together = draw_noise([generator(2), generator(1), generator(3)], 6, 9)
+    alone = draw_noise([generator(1)], [6], 9)
+    together = draw_noise([generator(2), generator(1), generator(3)], [6, 6, 6], 9)
     assert torch.equal(together.gumbel[1], alone.gumbel[0])
     assert torch.equal(together.tokens[1], alone.tokens[0])
     assert not torch.equal(together.gumbel[0], alone.gumbel[0])
@@ -171,7 +171,7 @@ def test_noise_can_be_repeated_and_is_a_row_s_own() -> None:
 
 def test_noise_is_new_in_every_step() -> None:
     chance = generator(1)
-    first, second = draw_noise([chance], 6, 9), draw_noise([chance], 6, 9)
+    first, second = draw_noise([chance], [6], 9), draw_noise([chance], [6], 9)
     assert not torch.equal(first.gumbel, second.gumbel)
     assert not torch.equal(first.tokens, second.tokens)
 
@@ -179,7 +179,7 @@ def test_noise_is_new_in_every_step() -> None:
 def test_a_row_advances_as_if_it_were_alone() -> None:
     logits = torch.randn(3, 6, 9) * 4
     heat = torch.tensor([0.8, 0.6, 0.45])
-    noise = draw_noise([generator(seed) for seed in range(3)], 6, 9)
+    noise = draw_noise([generator(seed) for seed in range(3)], [6, 6, 6], 9)
     lengths = torch.tensor([6, 3, 5])
     together = advance(logits, heat, lengths, noise, CONFIG)
     for row, length in enumerate(lengths.tolist()):

@@ -247,6 +247,25 @@ def test_cancel_releases_a_running_row_at_the_next_boundary(build: Build) -> Non
     assert recogniser.live_rows == 0
 
 
+def test_a_partial_is_made_a_final_on_the_way(build: Build) -> None:
+    recogniser, inbox = Gated(info=ONE_ROW), Inbox()
+    engine = build(recogniser)
+    engine.submit(partial("a"), inbox)
+    recogniser.await_step()
+    engine.submit(partial("b"), inbox)
+    engine.promote("b", 0)
+    engine.promote("a", 0)
+    engine.promote("nobody", 0)
+    recogniser.gate.set()
+    first, second = inbox.wait(2)
+    assert isinstance(first, Decoded)
+    assert isinstance(second, Decoded)
+    assert (first.request.stream, second.request.stream) == ("a", "b")
+    assert first.request.is_final
+    assert second.request.is_final
+    assert recogniser.sizes == [1] * 6, "nothing was begun again"
+
+
 def test_cancel_of_a_waiting_request_wakes_an_engine_that_has_nothing_else(build: Build) -> None:
     recogniser, inbox = Gated(info=ONE_ROW), Inbox()
     engine = build(recogniser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -362,6 +363,41 @@ def test_a_cancelled_row_that_ends_meanwhile_is_still_cancelled(has_failed: bool
     assert it.schedule(0.1) == Plan((), (), (), ())
 
 
+def test_a_waiting_partial_is_made_a_final() -> None:
+    it = scheduler(max_rows=1)
+    it.submit(partial("a"), 0.0)
+    it.submit(partial("b", deadline=1.0), 0.0)
+    promoted = replace(partial("b"), is_final=True, deadline=1.0)
+    assert it.promote("b", 0, 0.5) == (1, promoted)
+    plan = it.schedule(5.0)
+    assert admitted(plan) == [promoted], "before the other, and its deadline is gone"
+    assert dropped(plan.dropped) == [(partial("a"), "expired")]
+
+
+def test_a_running_partial_is_made_a_final_and_keeps_its_steps() -> None:
+    it = scheduler(max_rows=1)
+    it.submit(partial("a"), 0.0)
+    it.schedule(0.0)
+    it.complete({0: hypothesis(1, False)}, {}, 0.0)
+    it.promote("a", 0, 0.0)
+    it.submit(final("b"), 0.0)
+    assert it.schedule(0.0).release == (), "no final gives way to another"
+    (outcome,) = it.complete({0: hypothesis(2, True)}, {}, 0.1)
+    assert isinstance(outcome.reply, Decoded)
+    assert outcome.reply.request.is_final
+
+
+def test_there_may_be_nothing_to_make_a_final_of() -> None:
+    it = scheduler()
+    it.submit(partial("a"), 0.0)
+    it.submit(final("b"), 0.0)
+    assert it.promote("a", 1, 0.0) is None
+    assert it.promote("b", 0, 0.0) is None
+    it.schedule(0.0)
+    it.cancel("a", 0)
+    assert it.promote("a", 0, 0.0) is None, "it leaves at the next boundary"
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Any order of calls: submits, cancels, time, steps that end and fail as they like."""
 
@@ -386,7 +422,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.clock += 1
             assert number not in self.replies, "a second outcome"
             request, accepted_at = self.accepted[number]
-            assert reply.request is request
+            assert reply.request == request
             self.replies[number] = reply
             self.running.pop(number, None)
             if request.is_final:
@@ -436,6 +472,27 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.cancelled.add(number)
         self.settle(self.it.cancel(stream, segment))
 
+    @rule(stream=st.sampled_from("ab"), segment=st.integers(0, 2))
+    def promote(self, stream: str, segment: int) -> None:
+        promoted = self.it.promote(stream, segment, self.now)
+        open_partials = {
+            number: request
+            for number, (request, _) in self.accepted.items()
+            if request.key == (stream, segment)
+            and not request.is_final
+            and number not in self.replies
+        }
+        if promoted is None:
+            assert open_partials.keys() <= self.cancelled | self.outlived()
+            return
+        number, request = promoted
+        assert request == replace(open_partials[number], is_final=True)
+        self.accepted[number] = (request, self.accepted[number][1])
+
+    def outlived(self) -> set[int]:
+        """Partials in the rows whose final has been heard: they leave at the next boundary."""
+        return {n for n in self.running if self.accepted[n][0].key in self.finals_settled}
+
     @rule(seconds=st.floats(0, 2))
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -460,7 +517,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             del self.running[number]
         for admission in plan.admit:
             assert admission.number not in self.running, "twice in the rows"
-            assert self.accepted[admission.number][0] is admission.request
+            assert self.accepted[admission.number][0] == admission.request
             self.running[admission.number] = 0
         self.settle(plan.dropped)
         assert len(set(plan.step)) == len(plan.step) <= self.rows

@@ -177,6 +177,40 @@ def test_snapshot_is_the_running_segment_without_its_pause() -> None:
     np.testing.assert_array_equal(second.pcm, pcm[second.start : second.end])
 
 
+@pytest.mark.parametrize(("silence_ms", "pause"), [(500, 10), (240, 10), (1000, 35)])
+def test_an_end_is_likely_before_it_is_certain(silence_ms: int, pause: int) -> None:
+    segmenter = Segmenter(Endpointing(silence_ms=silence_ms))
+    assert segmenter.likely_end is None
+    pcm = audio(100)
+    feed(segmenter, pcm[: 30 * FRAME], pattern((10, 20)))
+    for frame in range(1, pause):
+        segmenter.feed(audio(1), [0.0])
+        assert segmenter.likely_end is None, frame
+    segmenter.feed(audio(1), [0.0])
+    assert segmenter.likely_end == 40 * FRAME
+    likely = segmenter.snapshot(segmenter.likely_end)
+    assert likely is not None
+    events = segmenter.feed(audio(60), [0.0] * 60)
+    (segment,) = finals(events)
+    assert (segment.start, segment.end) == (likely.start, likely.end)
+    np.testing.assert_array_equal(segment.pcm, likely.pcm)
+
+
+def test_no_end_is_likely_where_the_pause_is_too_short_for_it() -> None:
+    segmenter = Segmenter(Endpointing(silence_ms=200))
+    for is_speech in pattern((10, 20), (9, 0)):
+        segmenter.feed(audio(1), [is_speech])
+        assert segmenter.likely_end is None
+
+
+def test_speech_that_goes_on_is_not_likely_to_end() -> None:
+    segmenter = Segmenter(Endpointing())
+    feed(segmenter, audio(45), pattern((10, 20), (15, 0)))
+    assert segmenter.likely_end is not None
+    segmenter.feed(audio(2), [1.0] * 2)
+    assert segmenter.likely_end is None
+
+
 def test_configure_changes_the_pause_while_running() -> None:
     segmenter = Segmenter(Endpointing(silence_ms=5000))
     assert len(feed(segmenter, audio(80), pattern((0, 30), (50, 0)))) == 1

@@ -12,7 +12,7 @@ import soundfile
 
 from stream_protocol.messages import Endpointing
 from stream_server.segmenter.segmenter import FRAME, Segment, Segmenter
-from stream_server.segmenter.vad import Vad
+from stream_server.segmenter.vad import Vad, feed_together
 
 SPEECH = Path(__file__).parents[4] / "shared" / "speech"
 RATE = 16_000
@@ -80,6 +80,27 @@ def test_frames_come_out_whole_and_nothing_is_lost() -> None:
 def test_chunks_change_nothing(chunk: int) -> None:
     pcm = np.concatenate([noise(0.5, -60), vowel(0.5), noise(0.5, -60)])
     np.testing.assert_allclose(scores(pcm, chunk), scores(pcm, len(pcm)), atol=1e-5)
+
+
+def test_many_channels_together_are_as_each_alone() -> None:
+    channels = [
+        np.concatenate([noise(0.5, -60, seed), vowel(0.4, 90 + 30 * seed), noise(0.7, -50, seed)])
+        for seed in range(5)
+    ]
+    vads = [Vad() for _ in channels]
+    heard: list[list[float]] = [[] for _ in channels]
+    sizes = [1600, 333, 0, 4000, 320]
+    for start in range(60):
+        pieces = [
+            (vad, pcm[start * size : (start + 1) * size])
+            for vad, pcm, size in zip(vads, channels, sizes, strict=True)
+        ]
+        for own, (_, speech) in zip(heard, feed_together(pieces), strict=True):
+            own += speech
+    for own, pcm, size in zip(heard, channels, sizes, strict=True):
+        count = min(len(pcm), 60 * size) // FRAME
+        np.testing.assert_allclose(own[:count], scores(pcm)[:count], atol=1e-5)
+        assert len(own) == count
 
 
 @pytest.mark.parametrize(

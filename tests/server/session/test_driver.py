@@ -119,17 +119,25 @@ class ScriptedEngine:
         self.submitted: list[tuple[Request, Callable[[Reply], None]]] = []
         self.cancelled: list[tuple[str, int | None]] = []
         self.refusal: Overloaded | Draining | None = None
+        self.took = asyncio.Event()
         self.took_final = asyncio.Event()
 
     def submit(self, request: Request, reply: Callable[[Reply], None]) -> None:
         if self.refusal is not None:
             raise self.refusal
         self.submitted.append((request, reply))
+        self.took.set()
         if request.is_final:
             self.took_final.set()
 
     def cancel(self, stream: str, segment: int | None = None) -> None:
         self.cancelled.append((stream, segment))
+
+    def promote(self, stream: str, segment: int) -> None:
+        request, reply = self.submitted[-1]
+        assert request.key == (stream, segment)
+        self.submitted[-1] = (replace(request, is_final=True), reply)
+        self.took_final.set()
 
     def finals(self) -> list[tuple[Request, Callable[[Reply], None]]]:
         return [each for each in self.submitted if each[0].is_final]
@@ -273,6 +281,27 @@ async def test_a_segment_that_fails_is_told_and_the_session_goes_on(services: Se
     assert 'diffscribe_errors_total{code="recognition_failed"} 1.0' in (
         services.metrics.render().decode()
     )
+
+
+async def test_a_final_is_begun_in_the_pause_and_promoted_at_its_end(services: Services) -> None:
+    engine = ScriptedEngine()
+    peer = MemoryPeer()
+    peer.say(Start(partial_interval_ms=0), pcm16(silence(0.3), vowel(0.8), silence(0.34)))
+    running = asyncio.create_task(serve(peer, replace(services, engine=engine)))
+    async with asyncio.timeout(10):
+        await engine.took.wait()
+    ((request, _),) = engine.submitted
+    assert not request.is_final
+    assert request.utterance.steps == 4
+    assert not peer.of(SpeechEnded)
+    peer.say(pcm16(silence(0.4)), Stop())
+    await peer.wait_for(SpeechEnded)
+    ((promoted, reply),) = engine.finals()
+    assert promoted == replace(request, is_final=True)
+    reply(Failed(promoted, RecognitionFailed("the model raised")))
+    await running
+    assert len(peer.of(Final)) == 1
+    assert isinstance(peer.messages[-1], Done)
 
 
 async def test_a_full_engine_delays_finals_and_drops_only_partials(services: Services) -> None:

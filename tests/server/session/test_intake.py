@@ -8,7 +8,7 @@ import pytest
 from stream_protocol.messages import Start
 from stream_server.errors import BadAudio
 from stream_server.segmenter.segmenter import FRAME
-from stream_server.session.intake import Intake
+from stream_server.session.intake import Intake, feed_together
 
 
 def pcm16(samples: int, seed: int = 0) -> bytes:
@@ -45,3 +45,29 @@ def test_garbage_is_refused() -> None:
     intake = Intake(Start(encoding="pcm_f32le"), 2)
     with pytest.raises(BadAudio):
         intake.feed(np.full(4000, np.nan, "<f4").tobytes())
+
+
+def test_many_together_are_as_each_alone() -> None:
+    starts = [Start(), Start(channels=2, channel_mode="split"), Start(encoding="mulaw"), Start()]
+    alone = [Intake(start, 2) for start in starts]
+    together = [Intake(start, 2) for start in starts]
+    for round_ in range(4):
+        data = [pcm16(700 + 100 * round_, seed) for seed in range(3)] + [b""]
+        expected = [intake.feed(each) for intake, each in zip(alone, data, strict=True)]
+        results = feed_together(list(zip(together, data, strict=True)))
+        for own, result in zip(expected, results, strict=True):
+            assert isinstance(result, list)
+            assert [(f.channel, f.samples) for f in result] == [(f.channel, f.samples) for f in own]
+            for mine, theirs in zip(result, own, strict=True):
+                np.testing.assert_array_equal(mine.pcm, theirs.pcm)
+                np.testing.assert_allclose(mine.speech, theirs.speech, atol=1e-5)
+
+
+def test_garbage_in_one_leaves_the_others() -> None:
+    good, bad = Intake(Start(), 2), Intake(Start(encoding="pcm_f32le"), 2)
+    garbage = np.full(4000, np.nan, "<f4").tobytes()
+    first, second = feed_together([(bad, garbage), (good, pcm16(640))])
+    assert isinstance(first, BadAudio)
+    assert isinstance(second, list)
+    assert [each.samples for each in second] == [640]
+    assert feed_together([]) == []

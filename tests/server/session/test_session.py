@@ -41,11 +41,11 @@ from stream_server.recogniser.interface import (
 )
 from stream_server.scheduler.request import Decoded, Dropped, Failed, Request
 from stream_server.segmenter.segmenter import FRAME
-from stream_server.session.effects import Cancel, Close, Effect, Send, Submit
+from stream_server.session.effects import Cancel, Close, Effect, Promote, Send, Submit
 from stream_server.session.session import Session, SessionPolicy, State
 
 INFO = RecogniserInfo("tiny", ("en",), 20 * 16_000, 8, 8)
-POLICY = SessionPolicy(INFO, Limits(1000, 10_000, 60_000, 0), "token", 8, 3)
+POLICY = SessionPolicy(INFO, Limits(1000, 10_000, 60_000, 0), "token", 8, 3, speculates=False)
 
 
 def hypothesis(text: str, tokens: tuple[int, ...] = (1,)) -> Hypothesis:
@@ -135,6 +135,16 @@ def test_partials_come_at_their_interval_one_at_a_time_with_the_last_as_draft() 
     assert len(second.utterance.pcm) == 2100 * 16
 
 
+def test_the_first_partial_comes_sooner_and_until_there_is_something_to_show() -> None:
+    stream = Stream(Start(partial_interval_ms=2000))
+    (first,) = requests(stream.hear(300, 1.0), final=False)
+    assert stream.session.receive_reply(decoded(first, "")) == []
+    (second,) = requests(stream.hear(300, 1.0), final=False)
+    stream.session.receive_reply(decoded(second, "one"))
+    assert requests(stream.hear(1900, 1.0), final=False) == []
+    assert len(requests(stream.hear(100, 1.0), final=False)) == 1
+
+
 def test_a_pause_asks_for_no_partial_of_what_was_decoded_already() -> None:
     stream = Stream(Start(partial_interval_ms=100, endpointing=Endpointing(silence_ms=5000)))
     for request in requests(stream.hear(500, 1.0), final=False):
@@ -179,6 +189,100 @@ def test_the_final_takes_the_place_of_a_running_partial() -> None:
     assert final.utterance.steps == 8
     stream.session.receive_reply(decoded(final, "one"))
     assert stream.session.receive_reply(decoded(running, "late")) == []
+
+
+SPECULATIVE = replace(POLICY, speculates=True)
+
+
+def guess(stream: Stream) -> Request:
+    """Speak, and pause until the session takes it for the end."""
+    stream.hear(600, 1.0)
+    (request,) = requests(stream.hear(200, 0.0), final=False)
+    assert request.utterance.steps == 8
+    assert request.utterance.draft == ()
+    assert len(request.utterance.pcm) == 800 * 16
+    return request
+
+
+def test_the_final_is_there_when_the_pause_was_the_end() -> None:
+    stream = Stream(policy=SPECULATIVE)
+    request = guess(stream)
+    (partial,) = sent(stream.session.receive_reply(decoded(request, "hello")))
+    assert isinstance(partial, Partial)
+    assert [type(each) for each in sent(stream.hear(200, 0.0))] == [Ack]
+    effects = stream.hear(100, 0.0)
+    assert [type(each) for each in sent(effects)] == [SpeechEnded, Final]
+    (final,) = sent(effects, Final)
+    assert isinstance(final, Final)
+    assert (final.text, final.end, final.timings.decode_ms) == ("hello", 800 * 16, 2.0)
+    assert not [each for each in effects if not isinstance(each, Send)]
+    assert stream.session.pending_finals == 0
+
+
+@pytest.mark.parametrize("is_promoted", [True, False])
+def test_a_guess_that_is_being_decoded_becomes_the_final(is_promoted: bool) -> None:
+    stream = Stream(policy=SPECULATIVE)
+    request = guess(stream)
+    effects = stream.hear(300, 0.0)
+    assert Promote(0) in effects
+    assert not [each for each in effects if isinstance(each, Submit | Cancel)]
+    assert stream.session.pending_finals == 1
+    reply = decoded(replace(request, is_final=is_promoted), "hello")
+    (final,) = sent(stream.session.receive_reply(reply))
+    assert isinstance(final, Final)
+    assert final.text == "hello"
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_guess_that_the_engine_dropped_is_made_again(is_late: bool) -> None:
+    stream = Stream(policy=SPECULATIVE)
+    request = guess(stream)
+    effects = stream.hear(300, 0.0) if is_late else []
+    effects += stream.session.receive_reply(Dropped(request, "expired"))
+    effects += stream.hear(300, 0.0)
+    (final,) = requests(effects, final=True)
+    assert len(final.utterance.pcm) == 800 * 16
+    assert len(sent(stream.session.receive_reply(decoded(final, "hello")))) == 1
+
+
+def test_speech_that_goes_on_makes_the_guess_a_partial() -> None:
+    stream = Stream(policy=SPECULATIVE)
+    first = guess(stream)
+    stream.session.receive_reply(decoded(first, "hello", (7, 8)))
+    (second,) = requests(stream.hear(600, 1.0), final=False)
+    assert second.utterance.draft == (7, 8)
+    assert second.utterance.steps == 3
+    effects = stream.hear(500, 0.0)
+    assert Cancel(0) in effects
+    (third,) = requests(effects, final=False)
+    assert third.utterance.steps == 8
+    assert len(third.utterance.pcm) == 1600 * 16
+    effects = stream.session.receive_reply(decoded(third, "hello there"))
+    assert stream.session.receive_reply(decoded(second, "late")) == []
+    (final,) = sent(effects + stream.hear(100, 0.0), Final)
+    assert isinstance(final, Final)
+    assert final.text == "hello there"
+
+
+def test_a_guess_in_another_language_is_not_the_final() -> None:
+    stream = Stream(policy=SPECULATIVE)
+    stream.session.receive_reply(decoded(guess(stream), "hello"))
+    stream.session.receive_message(Configure(language="en"))
+    (final,) = requests(stream.hear(300, 0.0), final=True)
+    assert final.utterance.language == "en"
+
+
+def test_a_flush_in_the_pause_takes_the_guess() -> None:
+    stream = Stream(policy=SPECULATIVE)
+    stream.session.receive_reply(decoded(guess(stream), "hello"))
+    effects = stream.session.receive_message(Flush())
+    assert [type(each) for each in sent(effects)] == [SpeechEnded, Final, Ack, Flushed]
+
+
+def test_finals_are_begun_early_also_where_no_partials_are_wanted() -> None:
+    stream = Stream(Start(partial_interval_ms=0), SPECULATIVE)
+    assert stream.session.receive_reply(decoded(guess(stream), "hello")) == []
+    assert len(sent(stream.hear(300, 0.0), Final)) == 1
 
 
 def test_finals_go_out_in_the_order_of_segments() -> None:
@@ -376,18 +480,28 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
-@given(steps=steps)
+@settings(max_examples=120, deadline=None)
+@given(
+    steps=steps,
+    interval=st.sampled_from([0, 200]),
+    speculates=st.booleans(),
+    promotes=st.booleans(),
+)
 def test_whatever_happens_everything_is_answered_once_and_in_order(
-    steps: list[tuple[str, int]],
+    steps: list[tuple[str, int]], interval: int, speculates: bool, promotes: bool
 ) -> None:
-    stream = Stream(Start(partial_interval_ms=200))
+    stream = Stream(Start(partial_interval_ms=interval), replace(POLICY, speculates=speculates))
     waiting: list[Request] = []
     effects = stream.effects
     flushes = 0
 
     def note(new: list[Effect]) -> None:
-        waiting.extend(effect.request for effect in new if isinstance(effect, Submit))
+        for effect in new:
+            if isinstance(effect, Submit):
+                waiting.append(effect.request)
+            elif isinstance(effect, Promote) and promotes:  # else the reply is on its way
+                places = [n for n, each in enumerate(waiting) if each.segment == effect.segment]
+                waiting[places[-1]] = replace(waiting[places[-1]], is_final=True)
 
     for name, value in steps:
         if name in ("speech", "silence"):
@@ -409,7 +523,9 @@ def test_whatever_happens_everything_is_answered_once_and_in_order(
     effects += new
     note(new)
     while waiting:
-        effects += stream.session.receive_reply(decoded(waiting.pop(), "end"))
+        new = stream.session.receive_reply(decoded(waiting.pop(), "end"))
+        effects += new
+        note(new)
 
     messages = sent(effects)
     finals = [each for each in messages if isinstance(each, Final)]
@@ -437,7 +553,7 @@ WORD_FRAMES = 15
 
 
 def monologue(words: int) -> Pcm:
-    """Words that differ, without a pause; each begins and ends softly, so that a cut falls there."""
+    """Words that differ, without a pause; each begins and ends softly, for a cut to fall there."""
     noise = np.random.default_rng(words)
     loudness = noise.uniform(0.05, 0.9, (words, WORD_FRAMES)).repeat(FRAME, axis=1)
     loudness[:, : 3 * FRAME] = loudness[:, -2 * FRAME :] = 0.0

@@ -46,6 +46,40 @@ def test_the_final_keeps_stable_text_and_takes_the_rest_from_the_last_hypothesis
     assert final.is_final
 
 
+def timed(text: str, *ends: int) -> Hypothesis:
+    words = tuple(
+        HypothesisWord(f" {word}" if index else word, 0.9, end - 1000, end)
+        for index, (word, end) in enumerate(zip(text.split(), ends, strict=True))
+    )
+    return Hypothesis((), (), words, step=1, is_final=True)
+
+
+def test_words_that_may_be_cut_off_are_not_stable_before_the_final() -> None:
+    transcript = Transcript(0, 100_000)
+    said = timed("one two three four", 4000, 8000, 12_000, 16_000)
+    transcript.update(said, 116_000, is_final=False, earliest_cut=110_000)
+    update = transcript.update(said, 117_000, is_final=False, earliest_cut=110_000)
+    assert (update.stable, update.tentative) == ("one two", " three four")
+    # A time within 100 ms of the cut may be wrong.
+    update = transcript.update(said, 117_000, is_final=False, earliest_cut=113_000)
+    assert update.stable == "one two"
+    update = transcript.update(said, 117_000, is_final=False, earliest_cut=114_000)
+    assert update.stable == "one two three"
+    assert transcript.update(said, 118_000, is_final=True, earliest_cut=0).tentative == ""
+
+
+def test_without_times_nothing_is_stable_once_the_audio_is_past_the_cut() -> None:
+    transcript = Transcript(0, 0)
+    transcript.update(hypothesis("one two"), 9000, is_final=False, earliest_cut=10_000)
+    update = transcript.update(hypothesis("one two"), 10_000, is_final=False, earliest_cut=10_000)
+    assert update.stable == "one"
+    for _ in range(2):
+        update = transcript.update(
+            hypothesis("one two three"), 10_001, is_final=False, earliest_cut=10_000
+        )
+    assert update.stable == "one"
+
+
 def test_close_gives_what_was_promised() -> None:
     transcript = Transcript(0, 0)
     assert transcript.close(5).text == ""

@@ -1,0 +1,611 @@
+"""Rows come, are stepped and go; a doctored decoder says what the network would have to."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
+    StableAndConfidentStoppingCriteria,
+)
+
+from stream_server.recogniser.alignment import greedy
+from stream_server.recogniser.interface import Hypothesis, Pcm, Recogniser, Utterance
+from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
+from stream_server.recogniser.recogniser import MIN_SAMPLES, DiffusionRecogniser, DiffusionRow
+from stream_server.recogniser.tokenizer import END, Tokenizer
+
+CPU = torch.device("cpu")
+SURE, UNSURE = 25.0, 3.0
+"""Scores of the scripted token above all others: entropy of nothing, and of a little."""
+MakeRecogniser = Callable[..., DiffusionRecogniser]
+
+
+def sound(samples: int, seed: int = 0) -> Pcm:
+    values = np.random.default_rng(seed).standard_normal(samples)
+    swell = np.sin(np.arange(samples) / 3000 + seed) ** 2
+    return (0.2 * swell * values).astype(np.float32)
+
+
+def finish(recogniser: DiffusionRecogniser, *rows: DiffusionRow) -> list[list[Hypothesis]]:
+    """Step rows together until each is finished; all hypotheses of each."""
+    said: list[list[Hypothesis]] = [[] for _ in rows]
+    for _ in range(100):
+        running = [index for index, own in enumerate(said) if not (own and own[-1].is_final)]
+        if not running:
+            return said
+        for index, hypothesis in zip(
+            running, recogniser.step([rows[index] for index in running]), strict=True
+        ):
+            said[index].append(hypothesis)
+    raise AssertionError("a row is never finished")
+
+
+def decode(recogniser: DiffusionRecogniser, utterance: Utterance) -> list[Hypothesis]:
+    """All hypotheses of an utterance alone."""
+    rows = recogniser.start([utterance])
+    (said,) = finish(recogniser, *rows)
+    recogniser.release(rows)
+    return said
+
+
+@dataclass(slots=True)
+class Script:
+    """Stands for the decoder: says a canvas at each call, with a score for each position."""
+
+    vocabulary: int
+    say: Callable[[int, int], tuple[Sequence[int], Sequence[float]]]
+    """From the call's number and the canvas's width to tokens and their scores."""
+    calls: int = 0
+    seen: list[Tensor] = field(default_factory=list)
+    """The canvases that came in."""
+
+    def __call__(self, canvas: Tensor, lengths: Tensor, *rest: Any) -> Tensor:
+        self.seen.append(canvas.clone())
+        scores = torch.zeros(*canvas.shape, self.vocabulary)
+        for row, width in enumerate(lengths.tolist()):
+            tokens, sharpness = self.say(self.calls, width)
+            for place, (token, value) in enumerate(zip(tokens, sharpness, strict=True)):
+                scores[row, place, token] = value
+        self.calls += 1
+        return scores
+
+
+@pytest.fixture(scope="module")
+def model(make_model: Callable[..., TranscriptionModel]) -> TranscriptionModel:
+    """Hears nothing by CTC, so that canvases are as long as audio and draft let expect."""
+    return deafen(make_model())
+
+
+def deafen(model: TranscriptionModel) -> TranscriptionModel:
+    with torch.no_grad():
+        model.ctc.linear.bias[:: model.ctc.vocabulary] += 60
+    return model
+
+
+@pytest.fixture
+def make(model: TranscriptionModel, tokenizer: Tokenizer) -> MakeRecogniser:
+    """Builds a recogniser around the shared network."""
+
+    def build(network: TranscriptionModel | None = None) -> DiffusionRecogniser:
+        return DiffusionRecogniser(network or model, tokenizer, CPU, steps=6)
+
+    return build
+
+
+@pytest.fixture
+def recogniser(make: MakeRecogniser) -> DiffusionRecogniser:
+    return make()
+
+
+@pytest.fixture
+def doctor(
+    model: TranscriptionModel, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[int, int], tuple[Sequence[int], Sequence[float]]]], Script]:
+    """Puts a script in the decoder's place."""
+
+    def install(say: Callable[[int, int], tuple[Sequence[int], Sequence[float]]]) -> Script:
+        script = Script(model.decoder.vocabulary, say)
+        monkeypatch.setattr(model.decoder, "denoise", script)
+        return script
+
+    return install
+
+
+def sentence(tokens: Sequence[int], width: int) -> list[int]:
+    """Tokens, and the end up to the canvas's end."""
+    return [*tokens, *[END] * width][:width]
+
+
+def sure(tokens: Sequence[int]) -> Callable[[int, int], tuple[list[int], list[float]]]:
+    """A script that says the same, surely, at every call."""
+    return lambda _, width: (sentence(tokens, width), [SURE] * width)
+
+
+def test_it_is_a_recogniser(recogniser: DiffusionRecogniser, model: TranscriptionModel) -> None:
+    checked: Recogniser = recogniser
+    checked.warm_up()
+    info = checked.info
+    assert (info.name, info.languages) == ("toy", ("en",))
+    assert info.max_samples == model.config.max_seconds * 16_000 == 320_000
+    assert info.default_steps == 6
+    assert info.max_rows >= 1
+    utterance = Utterance(sound(8000), steps=2)
+    (row,) = checked.start([utterance])
+    assert row.utterance is utterance
+
+
+def test_steps_are_counted_and_the_last_one_is_final(
+    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    words = tokenizer.encode("one two")
+    doctor(lambda call, width: (sentence(words[call % 2 :], width), [UNSURE] * width))
+    for steps in (1, 2, 5):
+        said = decode(recogniser, Utterance(sound(8000), steps=steps))
+        assert [hypothesis.step for hypothesis in said] == list(range(1, steps + 1))
+        assert [hypothesis.is_final for hypothesis in said] == [False] * (steps - 1) + [True]
+
+
+def test_the_text_is_what_the_decoder_holds_likeliest(
+    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    tokens = tokenizer.encode("six seven don't")
+    doctor(sure([*tokens, END, *tokens[:1]]))
+    last = decode(recogniser, Utterance(sound(16_000), steps=4))[-1]
+    assert last.text == "six seven don't"
+    assert [word.text for word in last.words] == ["six", " seven", " don't"]
+    assert last.tokens == tuple(tokens)
+    assert last.confidences == pytest.approx([1.0] * len(tokens))
+    assert last.language == "en"
+
+
+def test_an_utterance_may_be_empty_of_words(recogniser: DiffusionRecogniser, doctor: Any) -> None:
+    doctor(sure([]))
+    last = decode(recogniser, Utterance(sound(16_000), steps=4))[-1]
+    assert last.is_final
+    assert (last.text, last.tokens, last.words, last.confidences) == ("", (), (), ())
+
+
+def test_the_language_asked_for_is_told(
+    recogniser: DiffusionRecogniser, doctor: Any, model: TranscriptionModel
+) -> None:
+    doctor(sure([]))
+    rows = recogniser.start(
+        [Utterance(sound(8000), steps=1, language=language) for language in ("de", None)]
+    )
+    assert [hypothesis.language for hypothesis in recogniser.step(rows)] == ["de", "en"]
+    assert not torch.equal(rows[0].cache.keys[0][:, :, 1], rows[1].cache.keys[0][:, :, 1])
+
+
+@pytest.mark.parametrize("stability", [0, 1, 2])
+def test_a_row_stops_when_stable_and_confident_as_in_transformers(
+    make_model: Callable[..., TranscriptionModel],
+    make: MakeRecogniser,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    stability: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampler = replace(config.sampler, stability=stability, confidence=0.02)
+    model = deafen(make_model(sampler=sampler))
+    words = [20] * 14
+    plan = [("a", UNSURE), ("b", SURE), ("c", SURE), ("c", 6.0), ("d", SURE), ("d", SURE)]
+    plan += [("d", SURE)] * 4
+
+    def say(call: int, width: int) -> tuple[list[int], list[float]]:
+        name, sharpness = plan[call]
+        # The text fills the canvas, so that all of it counts here as it does upstream.
+        return [tokenizer.encode(name)[-1], *words, END], [sharpness] * width
+
+    script = Script(model.decoder.vocabulary, say)
+    monkeypatch.setattr(model.decoder, "denoise", script)
+    said = decode(make(model), Utterance(sound(8000), steps=len(plan)))
+
+    theirs = StableAndConfidentStoppingCriteria(stability, 0.02)
+    stops = []
+    for call in range(len(plan)):
+        script.calls = call
+        scores = script(torch.zeros(1, 16, dtype=torch.long), torch.tensor([16]))
+        heat = 0.4 + 0.4 * (len(plan) - call) / len(plan)
+        stops.append(bool(theirs(scores.argmax(dim=-1), scores / heat)))
+    assert len(said) == stops.index(True) + 1 == {0: 2, 1: 6, 2: 7}[stability]
+
+
+def test_doubt_behind_the_end_of_text_does_not_count(
+    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    words = tokenizer.encode("six")
+
+    def say(call: int, width: int) -> tuple[list[int], list[float]]:
+        doubt = [SURE] * (len(words) + 1) + [UNSURE] * (width - len(words) - 1)
+        return sentence(words, width), doubt
+
+    doctor(say)
+    assert len(decode(recogniser, Utterance(sound(8000), steps=9))) == 2
+
+
+def test_doubt_of_the_end_itself_counts(
+    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    words = tokenizer.encode("six")
+
+    def say(call: int, width: int) -> tuple[list[int], list[float]]:
+        doubt = [SURE] * len(words) + [UNSURE] + [SURE] * (width - len(words) - 1)
+        return sentence(words, width), doubt
+
+    doctor(say)
+    assert len(decode(recogniser, Utterance(sound(8000), steps=9))) == 9
+
+
+def test_the_next_step_sees_the_last_one(
+    recogniser: DiffusionRecogniser, model: TranscriptionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    denoise = model.decoder.denoise
+
+    def spy(canvas: Tensor, lengths: Tensor, cache: Any, given: Tensor, which: Tensor) -> Tensor:
+        seen.append((canvas, given, which))
+        return denoise(canvas, lengths, cache, given, which)
+
+    monkeypatch.setattr(model.decoder, "denoise", spy)
+    rows = recogniser.start([Utterance(sound(8000), steps=4), Utterance(sound(9000), steps=4)])
+    recogniser.step(rows[:1])
+    recogniser.step(rows)
+    recogniser.step(rows)
+    assert [which.tolist() for _, _, which in seen] == [[False], [True, False], [True, True]]
+    for index, row in enumerate(rows):
+        width = len(row.canvas)
+        assert row.conditioning is not None
+        assert not torch.equal(seen[1][1][index, :width], seen[2][1][index, :width])
+    assert not torch.equal(seen[1][0][0], seen[2][0][0])
+
+
+def together_and_alone(
+    recogniser: DiffusionRecogniser, first: Utterance, second: Utterance
+) -> tuple[list[list[Hypothesis]], list[list[Hypothesis]]]:
+    """Two utterances of which the second joins after two steps, and each of them by itself."""
+    (early,) = recogniser.start([first])
+    said = [[*recogniser.step([early]), *recogniser.step([early])], []]
+    (late,) = recogniser.start([second])
+    rows = [early, late]
+    for _ in range(20):
+        running = [i for i in (0, 1) if not (said[i] and said[i][-1].is_final)]
+        if not running:
+            break
+        hypotheses = recogniser.step([rows[i] for i in running])
+        for i, hypothesis in zip(running, hypotheses, strict=True):
+            said[i].append(hypothesis)
+        recogniser.release([rows[i] for i in running if said[i][-1].is_final])
+    return said, [decode(recogniser, first), decode(recogniser, second)]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(12_000, id="same-canvas"),
+        pytest.param(
+            150_000,
+            id="longer-canvas",
+        ),
+    ],
+)
+def test_a_row_that_joins_between_steps_changes_nothing(
+    recogniser: DiffusionRecogniser, second: int
+) -> None:
+    first = Utterance(sound(16_000), steps=5, seed=3, draft=(20, 21, 22, 23), trace=True)
+    other = Utterance(sound(second, 1), steps=4, seed=4, draft=(30, 31), trace=True)
+    together, alone = together_and_alone(recogniser, first, other)
+    for ours, theirs in zip(together, alone, strict=True):
+        assert [hypothesis.tokens for hypothesis in ours] == [h.tokens for h in theirs]
+        assert [hypothesis.canvas for hypothesis in ours] == [h.canvas for h in theirs]
+        for one, two in zip(ours, theirs, strict=True):
+            assert one.confidences == pytest.approx(two.confidences, abs=1e-3)
+
+
+def test_a_decode_can_be_repeated_and_another_seed_differs(
+    recogniser: DiffusionRecogniser,
+) -> None:
+    def canvases(seed: int) -> list[str | None]:
+        utterance = Utterance(sound(16_000), steps=3, seed=seed, trace=True)
+        return [hypothesis.canvas for hypothesis in decode(recogniser, utterance)]
+
+    assert canvases(5) == canvases(5)
+    assert canvases(5) != canvases(6)
+
+
+def test_hypotheses_come_in_the_order_of_the_rows(
+    recogniser: DiffusionRecogniser,
+) -> None:
+    utterances = [Utterance(sound(8000 + 3000 * i, i), steps=9, seed=i) for i in range(3)]
+    forward, backward = recogniser.start(utterances), recogniser.start(utterances)
+    for _ in range(2):
+        ahead = recogniser.step(forward)
+        behind = recogniser.step(backward[::-1])
+        assert [h.tokens for h in ahead] == [h.tokens for h in behind[::-1]]
+
+
+# Canvases
+
+
+def test_a_draft_begins_the_canvas_and_its_end_follows(recogniser: DiffusionRecogniser) -> None:
+    draft = (20, 21, 22)
+    rows = recogniser.start([Utterance(sound(8000), steps=2, draft=draft, seed=s) for s in (1, 2)])
+    assert [row.canvas[:4].tolist() for row in rows] == [[*draft, END]] * 2
+    assert not torch.equal(rows[0].canvas[4:], rows[1].canvas[4:])
+
+
+def test_without_a_draft_the_canvas_is_noise(recogniser: DiffusionRecogniser) -> None:
+    rows = recogniser.start([Utterance(sound(8000), steps=2, seed=s) for s in range(20)])
+    assert len({int(row.canvas[0]) for row in rows}) > 5
+    assert len({tuple(row.canvas.tolist()) for row in rows}) == 20
+
+
+def test_without_a_draft_the_canvas_may_start_from_ctc(
+    make_model: Callable[..., TranscriptionModel], make: MakeRecogniser, config: ModelConfig
+) -> None:
+    recogniser = make(make_model(sampler=replace(config.sampler, start="ctc")))
+    plain, drafted = recogniser.start(
+        [Utterance(sound(8000), steps=2), Utterance(sound(8000), steps=2, draft=(20,))]
+    )
+    heard = greedy(plain.ctc)
+    assert heard
+    assert plain.canvas[: len(heard) + 1].tolist() == [*heard, END][: len(plain.canvas)]
+    assert drafted.canvas[:2].tolist() == [20, END]
+
+
+def test_a_draft_longer_than_the_largest_canvas_is_cut(recogniser: DiffusionRecogniser) -> None:
+    (row,) = recogniser.start([Utterance(sound(8000), steps=2, draft=tuple([20] * 90))])
+    assert row.canvas.tolist() == [20] * 47 + [END]
+    recogniser.step([row])
+
+
+def test_the_canvas_holds_what_the_length_and_the_draft_let_expect(
+    recogniser: DiffusionRecogniser, doctor: Any
+) -> None:
+    doctor(sure([]))
+
+    def width(seconds: float, draft: int = 0) -> int:
+        pcm = np.zeros(int(seconds * 16_000), np.float32)
+        (row,) = recogniser.start([Utterance(pcm, steps=1, draft=tuple([20] * draft))])
+        recogniser.step([row])
+        return len(row.canvas)
+
+    assert [width(0), width(0.5), width(9.4), width(15), width(19)] == [16, 16, 32, 48, 48]
+    assert [width(0.5, draft) for draft in (8, 20, 40)] == [16, 32, 48]
+
+
+def long_text(length: int) -> Callable[[int, int], tuple[list[int], list[float]]]:
+    """A script that has ``length`` tokens to say, and so no end on a shorter canvas."""
+    return lambda _, width: (sentence([20 + i % 9 for i in range(length)], width), [SURE] * width)
+
+
+def test_a_text_that_finds_no_end_gets_a_larger_canvas(
+    recogniser: DiffusionRecogniser, doctor: Any
+) -> None:
+    script = doctor(long_text(20))
+    last = decode(recogniser, Utterance(sound(4000), steps=6))[-1]
+    assert len(last.tokens) == 20
+    first, *_, final = script.seen
+    assert first.shape[1] == 16
+    assert final.shape[1] > 20
+    grown = next(canvas for canvas in script.seen if canvas.shape[1] > 16)
+    assert grown[0, :16].tolist() == [20 + i % 9 for i in range(16)]
+
+
+def test_a_text_that_never_ends_is_finished_all_the_same(
+    recogniser: DiffusionRecogniser, doctor: Any
+) -> None:
+    script = doctor(long_text(10_000))
+    for steps in (1, 2, 6):
+        script.seen.clear()
+        last = decode(recogniser, Utterance(sound(4000), steps=steps))[-1]
+        assert len(last.tokens) == 32
+        assert len(script.seen) <= steps + max(2, steps // 2)
+
+
+def test_steps_are_counted_on_when_the_canvas_grows(
+    recogniser: DiffusionRecogniser, doctor: Any
+) -> None:
+    doctor(long_text(20))
+    said = decode(recogniser, Utterance(sound(4000), steps=6))
+    assert [hypothesis.step for hypothesis in said] == list(range(1, len(said) + 1))
+
+
+def test_a_canvas_grows_to_the_next_size(
+    make_model: Callable[..., TranscriptionModel],
+    make: MakeRecogniser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = deafen(make_model(canvas=CanvasConfig(buckets=(16, 20, 24, 28, 48))))
+    script = Script(model.decoder.vocabulary, long_text(18))
+    monkeypatch.setattr(model.decoder, "denoise", script)
+    decode(make(model), Utterance(sound(4000), steps=6))
+    assert [width for width, _ in itertools.groupby(c.shape[1] for c in script.seen)] == [16, 20]
+
+
+def test_a_canvas_grows_once(
+    make_model: Callable[..., TranscriptionModel],
+    make: MakeRecogniser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = deafen(make_model(canvas=CanvasConfig(buckets=(16, 20, 24, 28, 48))))
+    script = Script(model.decoder.vocabulary, long_text(10_000))
+    monkeypatch.setattr(model.decoder, "denoise", script)
+    decode(make(model), Utterance(sound(4000), steps=6))
+    assert len({canvas.shape[1] for canvas in script.seen}) == 2
+
+
+def test_the_canvas_is_told_when_it_grows(recogniser: DiffusionRecogniser, doctor: Any) -> None:
+    doctor(long_text(20))
+    said = decode(recogniser, Utterance(sound(4000), steps=6, trace=True))
+    assert all(hypothesis.canvas for hypothesis in said)
+
+
+# What is told
+
+
+def test_words_come_with_the_last_step(
+    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    words = tokenizer.encode("six seven")
+    doctor(lambda _, width: (sentence(words, width), [UNSURE] * width))
+    *before, last = decode(recogniser, Utterance(sound(16_000), steps=3))
+    assert [hypothesis.words for hypothesis in before] == [(), ()]
+    assert [hypothesis.canvas for hypothesis in (*before, last)] == [None] * 3
+    assert [word.text for word in last.words] == ["six", " seven"]
+
+
+def test_a_trace_shows_canvas_and_words_at_every_step(
+    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    words = tokenizer.encode("six seven")
+    doctor(lambda _, width: (sentence(words, width), [UNSURE] * width))
+    said = decode(recogniser, Utterance(sound(16_000), steps=3, trace=True))
+    assert len(said) == 3
+    for hypothesis in said:
+        assert hypothesis.text == "six seven"
+        assert hypothesis.canvas is not None
+        assert hypothesis.canvas.startswith(" six seven<eos><eos>")
+
+
+def test_a_word_is_as_sure_as_the_least_sure_of_its_tokens(
+    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    words = tokenizer.encode("xylo six")
+    places = tokenizer.words(words)[0][1]
+    assert len(places) > 1
+    sharpness = [SURE] * 48
+    sharpness[places[1]] = UNSURE
+    doctor(lambda _, width: (sentence(words, width), sharpness[:width]))
+    last = decode(recogniser, Utterance(sound(16_000), steps=2))[-1]
+    assert last.words[0].confidence == pytest.approx(last.confidences[places[1]])
+    assert last.words[0].confidence < 0.5
+    assert last.words[1].confidence == pytest.approx(1.0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_word_times_are_in_order_and_inside_the_utterance(
+    model: TranscriptionModel, tokenizer: Tokenizer, data: st.DataObject
+) -> None:
+    recogniser = DiffusionRecogniser(model, tokenizer, CPU, steps=6)
+    samples = data.draw(st.integers(0, 40_000))
+    tokens = data.draw(st.lists(st.integers(0, tokenizer.size - 1), max_size=40))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.decoder, "denoise", Script(tokenizer.size, sure(tokens)))
+        last = decode(recogniser, Utterance(sound(samples), steps=1))[-1]
+    known = [word for word in last.words if word.start is not None]
+    times = [time for word in known for time in (word.start, word.end)]
+    assert len(known) in (0, len(last.words))
+    assert times == sorted(times)
+    assert all(0 <= time <= samples for time in times)
+
+
+def test_words_that_do_not_fit_into_the_audio_have_no_times(
+    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    doctor(sure(tokenizer.encode("zzz zzz zzz zzz")))
+    last = decode(recogniser, Utterance(sound(MIN_SAMPLES), steps=2))[-1]
+    assert {(word.start, word.end) for word in last.words} == {(None, None)}
+
+
+# Audio
+
+
+@pytest.mark.parametrize("samples", [0, 1, 159, 160, 161, MIN_SAMPLES - 1, MIN_SAMPLES])
+def test_short_audio_is_decoded(recogniser: DiffusionRecogniser, samples: int) -> None:
+    rows = recogniser.start([Utterance(sound(samples), steps=2), Utterance(sound(20_000), steps=2)])
+    alone = recogniser.start([Utterance(sound(samples), steps=2)])
+    assert rows[0].ctc.shape == alone[0].ctc.shape
+    np.testing.assert_allclose(rows[0].ctc, alone[0].ctc, atol=1e-3)
+    for said in finish(recogniser, *rows):
+        assert said[-1].is_final
+
+
+def test_silence_is_decoded(recogniser: DiffusionRecogniser) -> None:
+    last = decode(recogniser, Utterance(np.zeros(16_000, np.float32), steps=2))[-1]
+    assert all(np.isfinite(last.confidences))
+
+
+def test_longer_audio_than_the_longest_is_decoded_whole(
+    make_model: Callable[..., TranscriptionModel], make: MakeRecogniser
+) -> None:
+    # The limit is for those who cut segments; it is not enforced here.
+    recogniser = make(deafen(make_model(max_seconds=1.0)))
+    assert recogniser.info.max_samples == 16_000
+    pcm = sound(3 * 16_000)
+    (row,) = recogniser.start([Utterance(pcm, steps=1)])
+    assert len(row.ctc) * 640 >= len(pcm)
+    finish(recogniser, row)
+
+
+def test_audio_that_may_not_be_written_to_is_fine(recogniser: DiffusionRecogniser) -> None:
+    pcm = np.frombuffer(sound(8000).tobytes(), np.float32)
+    assert not pcm.flags.writeable
+    assert decode(recogniser, Utterance(pcm, steps=1))[-1].is_final
+
+
+def test_the_audio_is_left_as_it_was(recogniser: DiffusionRecogniser) -> None:
+    pcm = sound(8000)
+    before = pcm.copy()
+    decode(recogniser, Utterance(pcm, steps=2))
+    np.testing.assert_array_equal(pcm, before)
+
+
+# Coming and going
+
+
+def test_rows_can_be_released_in_any_state(recogniser: DiffusionRecogniser) -> None:
+    rows = recogniser.start([Utterance(sound(8000), steps=2) for _ in range(3)])
+    recogniser.release([])
+    recogniser.release(rows[:1])
+    finish(recogniser, rows[1])
+    recogniser.release(rows)
+    recogniser.release(rows)
+    recogniser.release([object()])  # type: ignore[list-item]
+    assert len(recogniser.step(rows[2:])) == 1
+
+
+def test_rows_leave_and_others_come_without_a_trace(recogniser: DiffusionRecogniser) -> None:
+    utterances = [Utterance(sound(5000 + 500 * i, i), steps=3, seed=i) for i in range(6)]
+    alone = [recogniser.step(recogniser.start([each]))[0].tokens for each in utterances]
+    rows = list(recogniser.start(utterances[:2]))
+    assert recogniser.step(rows)[1].tokens == alone[1]
+    for index in range(2, 6):
+        recogniser.release([rows.pop(0)])
+        rows += recogniser.start([utterances[index]])
+        assert recogniser.step(rows)[1].tokens == alone[index]
+
+
+def test_a_row_is_never_taken_for_one_that_was_forgotten(recogniser: DiffusionRecogniser) -> None:
+    # Prompts are told apart by place; a place must not be free again while it is remembered.
+    (row,) = recogniser.start([Utterance(sound(8000), steps=3)])
+    recogniser.step([row])
+    prompt = weakref.ref(row.cache.keys[0])
+    del row
+    assert prompt() is not None
+    recogniser.release([])
+    assert prompt() is None
+
+
+def test_tokens_that_stand_for_nothing_are_left_out(
+    make_model: Callable[..., TranscriptionModel],
+    make: MakeRecogniser,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = tokenizer.size + 8
+    model = deafen(make_model(decoder={**config.decoder, "vocab_size": size}))
+    tokens = [*tokenizer.encode("six"), size - 1]
+    monkeypatch.setattr(model.decoder, "denoise", Script(size, sure(tokens)))
+    assert decode(make(model), Utterance(sound(8000), steps=2))[-1].text == "six"

@@ -1,0 +1,172 @@
+"""A toy recipe, a toy corpus of tones, and a trainer of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stream_server.recogniser.tokenizer import Tokenizer
+from stream_server.training.corpus import BatchConfig, Corpus
+from stream_server.training.loop import Trainer
+from stream_server.training.pack import Packed, Samples
+from stream_server.training.recipe import Recipe, read_recipe
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TOY = """
+name = "toy"
+seed = 1
+vocabulary = 32
+
+[model]
+languages = ["en"]
+encoder_kind = "conformer"
+experts = "dense"
+ctc_parts = 4
+max_seconds = 4.0
+
+[model.encoder]
+hidden_size = 32
+num_hidden_layers = 2
+num_attention_heads = 2
+intermediate_size = 32
+conv_kernel_size = 5
+subsampling_factor = 4
+subsampling_conv_channels = 8
+num_mel_bins = 40
+layerdrop = 0.0
+dropout = 0.1
+
+[model.projector]
+input_size = 32
+width = 32
+output_size = 32
+halvings = 2
+norm = true
+
+[model.decoder]
+hidden_size = 32
+intermediate_size = 32
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+head_dim = 16
+global_head_dim = 16
+num_global_key_value_heads = 1
+sliding_window = 1024
+num_experts = 4
+top_k_experts = 2
+moe_intermediate_size = 16
+max_position_embeddings = 1024
+layer_types = ["sliding_attention", "full_attention"]
+
+[model.features]
+mel_bins = 40
+
+[model.canvas]
+buckets = [8, 16]
+
+[speech]
+max_seconds = 3.0
+
+[speech.weights]
+tones = 1.0
+words = 2.0
+
+[speech.held_out.tones]
+speakers = ["held"]
+
+[batch]
+seconds = 4.0
+durations = [1.0]
+joined = ["tones"]
+
+[optimiser]
+steps = 2
+learning_rate = 3e-3
+warmup = 1
+precision = "tf32"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quiet_torch() -> Iterator[None]:
+    """One thread, and the same random numbers whichever tests ran before."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., Samples]:
+    """Makes a tone whose pitch is its number."""
+
+    def make(number: int, samples: int = 4800) -> Samples:
+        t = np.arange(samples) / 16_000
+        fade = np.minimum(1, np.minimum(t, t[::-1]) * 100)
+        return (8000 * fade * np.sin(2 * np.pi * (300 + 150 * number) * t)).astype(np.int16)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clips(tone: Callable[..., Samples]) -> list[Packed]:
+    """Two sets: tones, of two speakers, and longer rows of them."""
+    single = [
+        Packed(tone(number, 4000 + 300 * number), text, f"speaker{number % 2}", "tones")
+        for number, text in enumerate(DIGITS)
+    ]
+    pairs = [
+        Packed(np.concatenate([tone(a), tone(b)]), f"{DIGITS[a]} {DIGITS[b]}", "other", "words")
+        for a, b in ((1, 2), (3, 4), (5, 9))
+    ]
+    return single + pairs
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """Of the words of the toy corpus."""
+    return Tokenizer.train([" ".join(DIGITS)] * 20, 32)
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    """The toy recipe."""
+    path = tmp_path / "toy.toml"
+    path.write_text(TOY)
+    return path
+
+
+@pytest.fixture
+def recipe(recipe_file: Path) -> Recipe:
+    """The toy recipe, read."""
+    return read_recipe(recipe_file)
+
+
+@pytest.fixture
+def make_corpus(clips: list[Packed], tokenizer: Tokenizer) -> Callable[..., Corpus]:
+    """Builds a corpus of the toy clips; fields of the batch's configuration may be given."""
+
+    def make(kind: type[Corpus] = Corpus, **changes: Any) -> Corpus:
+        config = replace(
+            BatchConfig(seconds=8.0, durations=(1.0, 2.0), joined=("tones",)), **changes
+        )
+        weights = {"tones": 1.0, "words": 1.0}
+        return kind(clips, tokenizer, weights, config, torch.device("cpu"))
+
+    return make
+
+
+@pytest.fixture
+def trainer(recipe: Recipe, tokenizer: Tokenizer) -> Trainer:
+    """Of the toy recipe, on the CPU."""
+    return Trainer(recipe, tokenizer, torch.device("cpu"))

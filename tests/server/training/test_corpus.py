@@ -1,0 +1,172 @@
+"""Batches are gathered from clips as a plain loop would do it, and never over the edge."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stream_server.recogniser.tokenizer import Tokenizer
+from stream_server.training.corpus import LETTERS, Batch, BatchConfig, Corpus, Piece, spell
+from stream_server.training.pack import RATE, Packed
+
+MakeCorpus = Callable[..., Corpus]
+
+
+class Recording(Corpus):
+    """Remembers the layout of the last batch."""
+
+    layout: list[list[Piece]]
+    speeds: list[float]
+
+    def _gather(self, layout: list[list[Piece]], speeds: list[float], width: int) -> torch.Tensor:
+        self.layout, self.speeds = layout, speeds
+        return super()._gather(layout, speeds, width)
+
+
+def naive(corpus: Recording, clips: list[Packed], batch: Batch) -> np.ndarray:
+    """The same rows, clip by clip and without the last two samples of each."""
+    rows = np.zeros(batch.pcm.shape)
+    for row, (pieces, speed) in enumerate(zip(corpus.layout, corpus.speeds, strict=True)):
+        for piece in pieces:
+            pcm = clips[piece.clip].pcm.astype(float) / 32768
+            start = int(piece.start / speed)
+            count = min(int((len(pcm) - 2) / speed), rows.shape[1] - start)
+            rows[row, start : start + count] = np.interp(
+                np.arange(count) * speed, np.arange(len(pcm)), pcm
+            )
+    return rows
+
+
+@pytest.mark.parametrize("speed", [(1.0, 1.0), (0.87, 1.15), (2.0, 2.0)])
+def test_audio_is_what_a_plain_loop_gathers(
+    make_corpus: MakeCorpus, clips: list[Packed], speed: tuple[float, float]
+) -> None:
+    corpus = make_corpus(Recording, speed=speed, empty=0.1)
+    assert isinstance(corpus, Recording)
+    for seed in range(4):
+        batch = corpus.batch(random.Random(seed))
+        assert batch.pcm.abs().max() > 0.1
+        np.testing.assert_allclose(batch.pcm.numpy(), naive(corpus, clips, batch), atol=1e-5)
+
+
+def test_text_is_that_of_the_clips_in_order(
+    make_corpus: MakeCorpus, clips: list[Packed], tokenizer: Tokenizer
+) -> None:
+    corpus = make_corpus(Recording)
+    assert isinstance(corpus, Recording)
+    joined = 0
+    for seed in range(6):
+        batch = corpus.batch(random.Random(seed))
+        for row, pieces in enumerate(corpus.layout):
+            text = " ".join(clips[piece.clip].text for piece in pieces)
+            tokens = batch.text[row, : batch.text_lengths[row]].tolist()
+            letters = batch.letters[row, : batch.letter_lengths[row]].tolist()
+            assert tokenizer.decode(tokens) == text
+            assert letters == spell(text)
+            assert not batch.text[row, len(tokens) :].any()
+            assert not batch.letters[row, len(letters) :].any()
+            joined += len(pieces) > 1
+    assert joined > 5
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**32), seconds=st.floats(0.6, 3.0))
+def test_a_row_never_exceeds_its_width(
+    make_corpus: MakeCorpus, clips: list[Packed], seed: int, seconds: float
+) -> None:
+    samples = int(seconds * RATE)
+    pieces, length = make_corpus(empty=0.1)._compose_row(samples, random.Random(seed))
+    assert 0 < length <= samples
+    end = 0
+    for piece in pieces:
+        assert piece.start >= end
+        end = piece.start + len(clips[piece.clip].pcm)
+    assert end + RATE // 50 <= length or not pieces
+
+
+def test_a_batch_is_silent_behind_each_row_and_as_wide_as_the_longest(
+    make_corpus: MakeCorpus,
+) -> None:
+    corpus = make_corpus(empty=0.2)
+    for seed in range(10):
+        batch = corpus.batch(random.Random(seed))
+        assert batch.pcm.shape[1] == int(batch.lengths.max())
+        assert batch.pcm.abs().max() <= 1
+        assert len(batch.pcm) in (8, 4)
+        for row, length in enumerate(batch.lengths.tolist()):
+            assert not batch.pcm[row, length:].any()
+            assert RATE // 5 <= length <= 2 * RATE
+
+
+def test_speech_has_silence_around_it(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus(Recording, empty=0.0)
+    assert isinstance(corpus, Recording)
+    batch = corpus.batch(random.Random(2))
+    spoken = [(row, pieces) for row, pieces in enumerate(corpus.layout) if pieces]
+    assert len(spoken) > 2
+    for row, pieces in spoken:
+        start = int(pieces[0].start / corpus.speeds[row])
+        assert start >= int(0.02 * RATE / 1.15)
+        assert not batch.pcm[row, :start].any()
+
+
+def test_the_same_chance_gives_the_same_batch(make_corpus: MakeCorpus) -> None:
+    one, two = (make_corpus().batch(random.Random(5)) for _ in range(2))
+    other = make_corpus().batch(random.Random(6))
+    assert torch.equal(one.pcm, two.pcm)
+    assert torch.equal(one.text, two.text)
+    assert one.pcm.shape != other.pcm.shape or not torch.equal(one.pcm, other.pcm)
+
+
+def test_sets_are_drawn_by_their_weights(clips: list[Packed], tokenizer: Tokenizer) -> None:
+    config = BatchConfig(seconds=40, durations=(1.0,), empty=0.0)
+
+    def first_sets(weights: dict[str, float]) -> list[str]:
+        corpus = Recording(clips, tokenizer, weights, config, torch.device("cpu"))
+        corpus.batch(random.Random(1))
+        return [clips[pieces[0].clip].set for pieces in corpus.layout if pieces]
+
+    assert set(first_sets({"tones": 1.0})) == {"tones"}
+    assert set(first_sets({"words": 1.0, "tones": 0.0, "absent": 5.0})) == {"words"}
+    both = first_sets({"words": 1.0, "tones": 3.0})
+    assert 0.55 < both.count("tones") / len(both) < 0.95
+
+
+def test_rows_of_nothing_have_no_text(make_corpus: MakeCorpus) -> None:
+    batch = make_corpus(empty=1.0).batch(random.Random(1))
+    assert not batch.pcm.any()
+    assert not batch.text_lengths.any()
+    assert not batch.letter_lengths.any()
+    assert batch.text.shape == (len(batch.pcm), 1)
+
+
+def test_clips_longer_than_the_row_are_not_taken(tokenizer: Tokenizer) -> None:
+    long = Packed(np.ones(20 * RATE, np.int16), "one", "ann", "words")
+    config = BatchConfig(seconds=2, durations=(1.0,), empty=0.0)
+    corpus = Corpus([long], tokenizer, {"words": 1.0}, config, torch.device("cpu"))
+    batch = corpus.batch(random.Random(0))
+    assert not batch.pcm.any()
+    assert batch.text_lengths.tolist() == [0, 0]
+
+
+def test_seconds_are_told_by_set(make_corpus: MakeCorpus, clips: list[Packed]) -> None:
+    seconds = make_corpus().seconds
+    assert set(seconds) == {"tones", "words"}
+    assert sum(seconds.values()) * RATE == pytest.approx(sum(len(clip.pcm) for clip in clips))
+
+
+def test_letters_are_spelt() -> None:
+    assert spell("") == []
+    assert spell(" az'") == [1, 2, 27, 28]
+    assert [LETTERS[letter - 1] for letter in spell("don't go")] == list("don't go")
+    assert 0 not in spell(LETTERS)
+    with pytest.raises(ValueError, match="substring"):
+        spell("E")

@@ -1,0 +1,237 @@
+"""Training goes on where it stopped, and keeps each weight once."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_server.recogniser.checkpoint import load_model, save_checkpoint
+from stream_server.recogniser.tokenizer import Tokenizer
+from stream_server.training.augment import AugmentConfig
+from stream_server.training.corpus import Batch, Corpus
+from stream_server.training.loop import Trainer, describe, learning_rate, log_line, model_config
+from stream_server.training.recipe import OptimiserConfig, Recipe
+
+CPU = torch.device("cpu")
+LOSSES = {"loss", "diffusion", "right", "autoregressive", "ctc", "middle_ctc"}
+MakeCorpus = Callable[..., Corpus]
+
+
+@pytest.fixture
+def batch(make_corpus: MakeCorpus) -> Batch:
+    return make_corpus(empty=0.3, durations=(1.0,)).batch(random.Random(0))
+
+
+def update(trainer: Trainer, batch: Batch, seed: int) -> dict[str, float]:
+    """An update whose every random number comes from ``seed``."""
+    torch.manual_seed(seed)
+    trainer.chance.seed(seed)
+    return {name: float(value.detach()) for name, value in trainer.update(batch).items()}
+
+
+def test_a_recipe_gives_the_network_its_defaults_and_its_name(recipe: Recipe) -> None:
+    config = model_config(recipe)
+    assert config.name == "toy"
+    assert config.decoder["vocab_size"] == 32
+    assert config.canvas.buckets == (8, 16)
+    assert config.canvas.margin == 4
+    assert config.features.mel_bins == 40
+    assert config.features.level == "relative"
+    assert config.ctc_parts == 4
+    assert describe(recipe)["model"]["experts"] == "dense"
+
+
+@given(st.integers(0, 3000), st.floats(0, 1))
+def test_the_rate_rises_and_falls_between_its_bounds(step: int, done: float) -> None:
+    config = OptimiserConfig(learning_rate=1e-3, final_rate=1e-5, warmup=100)
+    rate = learning_rate(step, done, config)
+    assert 0 < rate <= 1e-3
+    if step < 100:
+        assert rate == pytest.approx(1e-3 * (step + 1) / 100)
+    else:
+        assert rate >= 1e-5
+        assert rate >= learning_rate(step, min(1.0, done + 0.1), config)
+
+
+def test_the_rate_ends_at_its_final_value() -> None:
+    config = OptimiserConfig(learning_rate=1e-3, final_rate=1e-5, warmup=100)
+    assert learning_rate(99, 0.0, config) == learning_rate(100, 0.0, config) == 1e-3
+    assert learning_rate(100, 0.5, config) == pytest.approx((1e-3 + 1e-5) / 2)
+    assert learning_rate(100, 1.0, config) == pytest.approx(1e-5)
+
+
+def test_updates_lower_the_loss_of_the_same_batch(
+    recipe: Recipe, tokenizer: Tokenizer, batch: Batch
+) -> None:
+    quiet = AugmentConfig(noise=0, babble=0, room=0, telephone=0, frequency_masks=0, time_masks=0)
+    trainer = Trainer(replace(recipe, augment=quiet), tokenizer, CPU)
+    losses = [update(trainer, batch, seed=1) for _ in range(6)]
+    assert set(losses[0]) == LOSSES | {"norm"}
+    assert all(math.isfinite(value) for each in losses for value in each.values())
+    assert trainer.step == 6
+    totals = [each["loss"] for each in losses]
+    assert totals[-1] < totals[0] - 0.5
+    assert all(0 <= each["right"] <= 1 for each in losses)
+
+
+def test_the_total_is_the_weighted_sum(recipe: Recipe, tokenizer: Tokenizer, batch: Batch) -> None:
+    losses = replace(recipe.losses, diffusion=1.0, autoregressive=2.0, ctc=3.0, middle_ctc=4.0)
+    trainer = Trainer(replace(recipe, losses=losses), tokenizer, CPU)
+    values = {name: float(value.detach()) for name, value in trainer.losses(batch).items()}
+    assert set(values) == LOSSES
+    names = ("diffusion", "autoregressive", "ctc", "middle_ctc")
+    expected = sum(weight * values[name] for weight, name in zip((1, 2, 3, 4), names, strict=True))
+    assert values["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_of_nothing_is_trained_on(trainer: Trainer, make_corpus: MakeCorpus) -> None:
+    silence = make_corpus(empty=1.0, durations=(1.0,)).batch(random.Random(0))
+    assert all(math.isfinite(value) for value in update(trainer, silence, 1).values())
+
+
+def test_a_text_longer_than_the_largest_canvas_is_trained_on(
+    trainer: Trainer, batch: Batch
+) -> None:
+    text = torch.randint(20, 32, (len(batch.pcm), 30))
+    long = replace(batch, text=text, text_lengths=torch.full_like(batch.text_lengths, 30))
+    assert all(math.isfinite(value) for value in update(trainer, long, 1).values())
+
+
+def test_a_batch_that_is_not_finite_changes_nothing(trainer: Trainer, batch: Batch) -> None:
+    update(trainer, batch, 1)
+    before = {name: tensor.clone() for name, tensor in trainer.trained.named_parameters()}
+    broken = replace(batch, pcm=torch.full_like(batch.pcm, math.nan))
+    assert not math.isfinite(update(trainer, broken, 2)["norm"])
+    for name, parameter in trainer.trained.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    assert trainer.step == 2
+    assert math.isfinite(update(trainer, batch, 3)["loss"])
+
+
+def test_a_resumed_run_has_the_same_next_loss(
+    recipe: Recipe, tokenizer: Tokenizer, batch: Batch, tmp_path: Path
+) -> None:
+    first = Trainer(recipe, tokenizer, CPU)
+    for seed in (1, 2):
+        update(first, batch, seed)
+    first.save(tmp_path / "state.pt")
+    assert [path.name for path in tmp_path.glob("state*")] == ["state.pt"]
+    second = Trainer(replace(recipe, seed=99), tokenizer, CPU)
+    second.load(tmp_path / "state.pt")
+    assert second.step == 2
+    assert second.seconds > 0
+    for seed in (3, 4):
+        assert update(second, batch, seed) == update(first, batch, seed)
+    for name, tensor in first.averaged().items():
+        assert torch.equal(tensor, second.averaged()[name]), name
+
+
+def test_a_resumed_run_does_not_draw_the_first_batches_again(
+    recipe: Recipe, tokenizer: Tokenizer, batch: Batch, tmp_path: Path
+) -> None:
+    trainer = Trainer(recipe, tokenizer, CPU)
+    drawn = random.Random(recipe.seed).random()
+    update(trainer, batch, 1)
+    trainer.save(tmp_path / "state.pt")
+    trainer.load(tmp_path / "state.pt")
+    assert trainer.chance.random() != drawn
+
+
+def test_the_average_has_every_parameter_exactly_once(trainer: Trainer, batch: Batch) -> None:
+    update(trainer, batch, 1)
+    state = trainer.model.state_dict()
+    averaged = trainer.averaged()
+    assert set(averaged) <= set(state)
+    places = [state[name].data_ptr() for name in averaged]
+    assert len(places) == len(set(places))
+    floats = {tensor.data_ptr() for tensor in state.values() if tensor.is_floating_point()}
+    assert set(places) == floats
+    assert {parameter.data_ptr() for parameter in trainer.model.parameters()} <= set(places)
+    assert sum("running_var" in name for name in averaged) == 2
+
+
+def test_the_average_can_be_served(
+    trainer: Trainer, batch: Batch, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    update(trainer, batch, 1)
+    averaged = trainer.averaged()
+    save_checkpoint(tmp_path, trainer.model.config, averaged, tokenizer)
+    model, _ = load_model(tmp_path)
+    state = model.state_dict()
+    for name, tensor in averaged.items():
+        torch.testing.assert_close(state[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_the_average_follows_the_weights(
+    recipe: Recipe, tokenizer: Tokenizer, batch: Batch
+) -> None:
+    trainer = Trainer(recipe, tokenizer, CPU)
+    name = "projector.linear.weight"
+    start = trainer.averaged()[name].clone()
+    update(trainer, batch, 1)
+    live = trainer.model.state_dict()[name]
+    torch.testing.assert_close(trainer.averaged()[name], start * 0.1 + live * 0.9)
+    steady = replace(recipe, optimiser=replace(recipe.optimiser, average=0.0))
+    trainer = Trainer(steady, tokenizer, CPU)
+    update(trainer, batch, 1)
+    torch.testing.assert_close(trainer.averaged()[name], trainer.model.state_dict()[name])
+
+
+def test_another_run_s_weights_are_begun_from(
+    recipe: Recipe, tokenizer: Tokenizer, batch: Batch
+) -> None:
+    first = Trainer(recipe, tokenizer, CPU)
+    update(first, batch, 1)
+    weights = {name: tensor.clone() for name, tensor in first.model.state_dict().items()}
+    second = Trainer(replace(recipe, seed=7), tokenizer, CPU)
+    second.begin_from(weights)
+    assert second.step == 0
+    for name, tensor in second.model.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    for name, tensor in second.averaged().items():
+        assert torch.equal(tensor, weights[name]), name
+    update(second, batch, 1)
+    assert not torch.equal(second.model.projector.linear.weight, weights["projector.linear.weight"])
+
+
+def test_a_run_reports_means_and_ends_with_its_recipe(
+    recipe: Recipe, tokenizer: Tokenizer, make_corpus: MakeCorpus
+) -> None:
+    five = replace(recipe, optimiser=replace(recipe.optimiser, steps=5))
+    trainer = Trainer(five, tokenizer, CPU)
+    reports: list[dict[str, float]] = []
+    corpus = make_corpus(seconds=2.0, durations=(1.0,))
+    assert trainer.done() < 1
+    trainer.run(corpus, 100, 2, reports.append)
+    assert trainer.step == 5
+    assert trainer.done() == 1.0
+    assert [report["step"] for report in reports] == [2, 4]
+    assert set(reports[0]) == LOSSES | {"norm", "step", "updates_per_second"}
+    trainer.run(corpus, 100, 1, reports.append)
+    assert trainer.step == 5
+    assert len(reports) == 2
+
+
+def test_a_run_ends_with_its_time(trainer: Trainer, make_corpus: MakeCorpus) -> None:
+    trainer.seconds, trainer.budget = 3600.0, 3599.0
+    assert trainer.done() == 1.0
+    trainer.run(make_corpus(), 100, 1, lambda _: None)
+    assert trainer.step == 0
+
+
+def test_the_log_is_lines_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = log_line(tmp_path / "log.jsonl")
+    report({"step": 1, "loss": 2.5})
+    report({"step": 2, "loss": 2.0})
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == [2.5, 2.0]
+    assert capsys.readouterr().out.splitlines() == lines

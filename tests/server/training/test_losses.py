@@ -1,0 +1,270 @@
+"""The losses are those of a plain loop over rows and positions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from stream_server.recogniser.decoder import PromptCache
+from stream_server.recogniser.model import Encoded, TranscriptionModel
+from stream_server.recogniser.tokenizer import END
+from stream_server.training.loop import Trainer
+from stream_server.training.losses import (
+    LossConfig,
+    MiddleCtc,
+    corrupt,
+    ctc_draft,
+    ctc_loss,
+    diffusion_loss,
+    teacher_forced,
+)
+
+CONFIG = LossConfig()
+LANGUAGES = torch.tensor([6, 5, 6])
+TEXT = torch.tensor([[20, 21, 22, 23], [24, 25, 0, 0], [0, 0, 0, 0]])
+LENGTHS = torch.tensor([4, 2, 0])
+
+
+@pytest.fixture
+def model(trainer: Trainer) -> TranscriptionModel:
+    return trainer.model.eval()
+
+
+def hear(model: TranscriptionModel) -> Encoded:
+    """Three rows of different length."""
+    lengths = torch.tensor([16_000, 4_000, 9_000])
+    pcm = torch.randn(3, 16_000) * 0.1 * (torch.arange(16_000) < lengths[:, None])
+    return model.listen(pcm, lengths)
+
+
+# CTC
+
+
+def test_ctc_is_the_sum_over_all_paths_per_token() -> None:
+    logs = torch.randn(2, 4, 3).log_softmax(dim=-1)
+    texts = [[1, 2], [1]]
+    counts = [4, 3]
+    total = 0.0
+    for row, (text, frames) in enumerate(zip(texts, counts, strict=True)):
+        paths = [
+            sum(float(logs[row, frame, token]) for frame, token in enumerate(path))
+            for path in itertools.product(range(3), repeat=frames)
+            if [token for token, _ in itertools.groupby(path) if token] == text
+        ]
+        total -= math.log(sum(map(math.exp, paths)))
+    loss = ctc_loss(
+        logs, torch.tensor(counts), torch.tensor([[1, 2], [1, 0]]), torch.tensor([2, 1])
+    )
+    assert float(loss) == pytest.approx(total / 3, abs=1e-5)
+
+
+def test_ctc_of_what_does_not_fit_or_is_empty_is_finite() -> None:
+    logs = torch.randn(2, 2, 5, requires_grad=True)
+    text, lengths = torch.tensor([[1, 1, 2, 3], [0, 0, 0, 0]]), torch.tensor([4, 0])
+    loss = ctc_loss(logs.log_softmax(dim=-1), torch.tensor([2, 2]), text, lengths)
+    loss.backward()
+    assert loss.isfinite()
+    assert logs.grad is not None
+    assert logs.grad.isfinite().all()
+    nothing = ctc_loss(
+        logs.log_softmax(dim=-1), torch.tensor([2, 2]), text[:, :1] * 0, torch.tensor([0, 0])
+    )
+    assert nothing.isfinite()
+
+
+def test_letters_are_scored_in_float32() -> None:
+    head = MiddleCtc(8, 5).to(torch.bfloat16)
+    logs = head(torch.randn(2, 3, 8, dtype=torch.bfloat16))
+    assert logs.dtype is torch.float32
+    torch.testing.assert_close(logs.exp().sum(dim=-1), torch.ones(2, 3))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=4),
+    st.integers(1, 8),
+    st.data(),
+)
+def test_the_draft_is_the_best_path_collapsed(
+    paths: list[list[int]], width: int, data: st.DataObject
+) -> None:
+    counts = [data.draw(st.integers(0, 6)) for _ in paths]
+    logs = functional.one_hot(torch.tensor(paths), 4).float()
+    draft, lengths = ctc_draft(logs, torch.tensor(counts), width)
+    assert draft.shape == (len(paths), width)
+    for row, (path, count) in enumerate(zip(paths, counts, strict=True)):
+        said = [token for token, _ in itertools.groupby(path[:count]) if token][:width]
+        assert draft[row].tolist() == said + [0] * (width - len(said))
+        assert int(lengths[row]) == len(said)
+
+
+# Noise
+
+
+def canvases(config: LossConfig, rows: int = 3000) -> Tensor:
+    """Canvases from a truth of 5 and a draft of 7; everything else is noise."""
+    truth = torch.full((rows, 20), 5)
+    return corrupt(truth, torch.full_like(truth, 7), 100_000, config)
+
+
+def test_the_shares_of_rows_are_as_configured() -> None:
+    canvas = canvases(LossConfig(all_noise=0.3, draft=0.25))
+    drafted = (canvas == 7).any(dim=1)
+    assert not (drafted & (canvas == 5).any(dim=1)).any()
+    assert float(drafted.float().mean()) == pytest.approx(0.25, abs=0.03)
+    noise = (canvas != 7) & (canvas != 5)
+    # All of the 0.3, and those of the others whose fraction happens to be near one.
+    assert float(noise.all(dim=1).float().mean()) == pytest.approx(0.3 + 0.45 / 21, abs=0.03)
+    assert float(noise[drafted].float().mean()) == pytest.approx(0.15, abs=0.02)
+    assert float(noise[drafted].float().mean(dim=1).max()) < 0.75
+    others = ~drafted & ~noise.all(dim=1)
+    assert float(noise[others].float().mean()) == pytest.approx(0.48, abs=0.04)
+
+
+def test_the_extremes_are_all_noise_or_all_draft() -> None:
+    noise = canvases(LossConfig(all_noise=1.0, draft=0.0), rows=200)
+    assert float(((noise == 5) | (noise == 7)).float().mean()) < 0.001
+    drafted = canvases(LossConfig(all_noise=0.0, draft=1.0), rows=200)
+    assert not (drafted == 5).any()
+    assert (drafted == 7).any(dim=1).all()
+    plain = canvases(LossConfig(all_noise=0.0, draft=0.0), rows=1000)
+    assert not (plain == 7).any()
+    assert float((plain == 5).float().mean()) == pytest.approx(0.5, abs=0.04)
+
+
+def test_noise_is_uniform_over_the_vocabulary() -> None:
+    truth = torch.zeros(500, 20, dtype=torch.long)
+    torch.manual_seed(1)
+    canvas = corrupt(truth, truth, 10, LossConfig(all_noise=1.0, draft=0.0))
+    counts = torch.bincount(canvas.flatten(), minlength=10)
+    assert float(((counts - 1000.0).square() / 1000).sum()) < 27.9, "1 in 1000 of 9 degrees"
+
+
+# Teacher forcing
+
+
+@torch.no_grad()
+def test_the_prompt_s_part_of_the_cache_is_that_of_the_prompt_alone(
+    model: TranscriptionModel,
+) -> None:
+    encoded = hear(model)
+    cache, _ = teacher_forced(model, encoded, LANGUAGES, TEXT, LENGTHS)
+    alone = model.prefill(encoded, LANGUAGES)
+    assert cache.lengths.tolist() == alone.lengths.tolist() == (encoded.counts + 3).tolist()
+    assert cache.keys[0].shape == alone.keys[0].shape
+    for row in range(3):
+        ours, theirs = cache.row(row), alone.row(row)
+        for one, two in zip(
+            (*ours.keys, *ours.values), (*theirs.keys, *theirs.values), strict=True
+        ):
+            torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_causal_loss_is_that_of_a_plain_loop(model: TranscriptionModel) -> None:
+    encoded = hear(model)
+    _, loss = teacher_forced(model, encoded, LANGUAGES, TEXT, LENGTHS)
+    prompts, positions = model.prompt(encoded, LANGUAGES)
+    each = []
+    for row in range(3):
+        text = TEXT[row, : LENGTHS[row]].tolist()
+        prompt = prompts[row : row + 1, : positions[row]]
+        for place, target in enumerate([*text, END]):
+            said = model.decoder.embed(torch.tensor([text[:place]], dtype=torch.long))
+            whole = torch.cat([prompt, said], dim=1)
+            _, hidden = model.decoder.prefill(whole, torch.tensor([whole.shape[1]]))
+            scores = model.decoder.head(hidden[0, -1])
+            each.append(float(functional.cross_entropy(scores, torch.tensor(target))))
+    assert len(each) == 4 + 2 + 0 + 3
+    assert float(loss) == pytest.approx(sum(each) / len(each), abs=1e-5)
+
+
+# Diffusion
+
+
+def targets_of(width: int) -> Tensor:
+    place = torch.arange(width)
+    text = functional.pad(TEXT, (0, width))[:, :width]
+    return torch.where(place < LENGTHS[:, None], text, END)
+
+
+@torch.no_grad()
+def test_the_diffusion_loss_is_that_of_a_plain_loop(model: TranscriptionModel) -> None:
+    cache = model.prefill(hear(model), LANGUAGES)
+    targets, draft = targets_of(8), torch.full((3, 8), 30)
+    torch.manual_seed(5)
+    loss, right = diffusion_loss(model, cache, targets, LENGTHS, draft, CONFIG, conditioned=False)
+    torch.manual_seed(5)
+    canvas = corrupt(targets, draft, model.decoder.vocabulary, CONFIG)
+    total = weights = hits = spoken = 0.0
+    for row, length in enumerate(LENGTHS.tolist()):
+        part = slice(row, row + 1)
+        own = cache.row(row)
+        scores = model.decoder.denoise(canvas[part], torch.tensor([8]), own, None, None)[0]
+        for place in range(8):
+            weight = 1.0 if place <= length else CONFIG.filler
+            target = targets[row, place]
+            total += weight * float(functional.cross_entropy(scores[place], target))
+            weights += weight
+            hits += (place <= length) * float(scores[place].argmax() == target)
+            spoken += place <= length
+    assert float(loss) == pytest.approx(total / weights, abs=1e-5)
+    assert float(right) == pytest.approx(hits / spoken)
+
+
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_the_gradient_of_the_diffusion_loss_reaches_projector_and_encoder(
+    model: TranscriptionModel, conditioned: bool
+) -> None:
+    cache, _ = teacher_forced(model, hear(model), LANGUAGES, TEXT, LENGTHS)
+    draft = torch.full((3, 8), 30)
+    loss, right = diffusion_loss(model, cache, targets_of(8), LENGTHS, draft, CONFIG, conditioned)
+    loss.backward()
+    assert loss.isfinite()
+    assert 0 <= float(right) <= 1
+    for part in (model.encoder, model.projector, model.decoder):
+        gradients = [p.grad for p in part.parameters() if p.grad is not None]
+        assert any(gradient.abs().max() > 0 for gradient in gradients)
+        assert all(gradient.isfinite().all() for gradient in gradients)
+    first = model.encoder.encoder.subsampling.layers[0].weight.grad
+    assert first is not None
+    assert first.abs().max() > 0
+    conditioner = model.decoder.model.model.decoder.self_conditioning.down_proj.weight.grad
+    assert conditioner is not None
+    assert bool(conditioner.abs().max() > 0) is conditioned
+
+
+def test_every_loss_has_its_gradient(model: TranscriptionModel) -> None:
+    encoded = hear(model)
+    _, causal = teacher_forced(model, encoded, LANGUAGES, TEXT, LENGTHS)
+    parts = model.config.ctc_parts
+    ctc = ctc_loss(encoded.ctc, encoded.counts * parts, TEXT, LENGTHS)
+    for loss in (causal, ctc):
+        model.zero_grad()
+        loss.backward(retain_graph=True)
+        gradient = model.projector.linear.weight.grad
+        assert gradient is not None
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0
+
+
+@torch.no_grad()
+def test_filler_weighs_less_than_text(model: TranscriptionModel) -> None:
+    cache = model.prefill(hear(model), LANGUAGES)
+    draft = torch.full((3, 8), 30)
+    losses = []
+    for filler in (0.0, 0.1, 1.0):
+        torch.manual_seed(1)
+        config = replace(CONFIG, filler=filler)
+        loss, _ = diffusion_loss(model, cache, targets_of(8), LENGTHS, draft, config, False)
+        losses.append(float(loss))
+    assert len(set(losses)) == 3
+    assert isinstance(cache, PromptCache)

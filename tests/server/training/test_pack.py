@@ -1,0 +1,93 @@
+"""A corpus comes out of its pack as it went in, but for what Opus loses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stream_server.training.data import Clip
+from stream_server.training.pack import RATE, Samples, read_pack, write_pack
+
+TAIL = 320
+"""Samples by which an Ogg of a single page may come out longer."""
+
+
+def signal_to_noise(clean: Samples, coded: Samples) -> float:
+    """Decibels."""
+    noise = np.square(clean.astype(float) - coded.astype(float)).sum()
+    return float(10 * np.log10(np.square(clean.astype(float)).sum() / max(noise, 1.0)))
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., Clip]:
+    """Writes a recording."""
+
+    def write(name: str, pcm: Samples, rate: int = RATE) -> Clip:
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, pcm, rate, subtype="PCM_16")
+        return Clip(path, f"text of {name}", f"speaker {name}", len(pcm) / rate, "tones")
+
+    return write
+
+
+def test_what_is_packed_comes_out(
+    tmp_path: Path, record: Callable[..., Clip], tone: Callable[..., Samples]
+) -> None:
+    pcm = {name: tone(number, 9600 + 77 * number) for number, name in enumerate("cab")}
+    clips = [record(name, each) for name, each in pcm.items()]
+    counts: list[int] = []
+    write_pack(tmp_path / "pack.bin", clips, 24_000, counts.append)
+    assert counts == [1, 2, 3]
+    packed = read_pack(tmp_path / "pack.bin", workers=1)
+    assert [each.text for each in packed] == ["text of c", "text of a", "text of b"]
+    assert [each.speaker for each in packed] == ["speaker c", "speaker a", "speaker b"]
+    assert {each.set for each in packed} == {"tones"}
+    for each, clean in zip(packed, pcm.values(), strict=True):
+        assert each.pcm.dtype == np.int16
+        assert 0 <= len(each.pcm) - len(clean) <= TAIL
+        assert signal_to_noise(clean, each.pcm[: len(clean)]) > 20
+
+
+def test_a_lower_rate_takes_less_space(
+    tmp_path: Path, record: Callable[..., Clip], tone: Callable[..., Samples]
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 3000, 32_000).astype(np.int16)
+    clips = [record("long", noise)]
+    sizes = []
+    for rate in (8_000, 32_000):
+        write_pack(tmp_path / "pack.bin", clips, rate, lambda _: None)
+        sizes.append((tmp_path / "pack.bin").stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+    assert sizes[0] < 2 * 64_000 / 8
+
+
+@pytest.mark.parametrize("samples", [400, 900])
+def test_a_very_short_clip_is_kept(
+    tmp_path: Path, record: Callable[..., Clip], tone: Callable[..., Samples], samples: int
+) -> None:
+    clean = tone(3, samples)
+    write_pack(tmp_path / "pack.bin", [record("short", clean)], 12_000, lambda _: None)
+    (packed,) = read_pack(tmp_path / "pack.bin", workers=1)
+    assert 0 <= len(packed.pcm) - samples <= TAIL
+    assert signal_to_noise(clean, packed.pcm[:samples]) > 6
+
+
+def test_no_clips_make_an_empty_pack(tmp_path: Path) -> None:
+    write_pack(tmp_path / "pack.bin", [], 12_000, lambda _: None)
+    assert read_pack(tmp_path / "pack.bin", workers=1) == []
+
+
+def test_a_recording_of_another_rate_is_refused_or_resampled(
+    tmp_path: Path, record: Callable[..., Clip], tone: Callable[..., Samples]
+) -> None:
+    clip = record("fast", tone(3, 24_000), rate=48_000)
+    try:
+        write_pack(tmp_path / "pack.bin", [clip], 12_000, lambda _: None)
+    except ValueError:
+        return
+    (packed,) = read_pack(tmp_path / "pack.bin", workers=1)
+    assert len(packed.pcm) == 8000
