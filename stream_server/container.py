@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from stream_server.errors import BadAudio
 
@@ -34,11 +35,27 @@ class OpusHead:
     channels: int
 
 
-class PacketReader(Protocol):
+class PacketReader(ABC):
     """Bytes in, Opus packets out."""
 
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
     def feed(self, data: bytes) -> list[OpusHead | bytes]:
-        """Return what ``data`` completes: a header wherever a stream begins, and its packets."""
+        """Return what ``data`` completes: a header wherever a stream begins, and its packets.
+
+        Raises:
+            BadAudio: it is not of this container, its audio is not Opus, or it is broken.
+        """
+        self._buffer += data
+        output: list[OpusHead | bytes] = []
+        while self._advance(output):
+            pass
+        return output
+
+    @abstractmethod
+    def _advance(self, output: list[OpusHead | bytes]) -> bool:
+        """Take one unit of the container; false where more bytes are needed."""
 
 
 def parse_opus_head(data: bytes, encoding: str) -> OpusHead:
@@ -127,7 +144,7 @@ def _children(data: bytes) -> list[tuple[int, bytes]]:
     return children
 
 
-class WebmReader:
+class WebmReader(PacketReader):
     """Opus packets of a WebM byte stream.
 
     Nesting is not followed: a cluster of unknown length (live recorders write these) ends where
@@ -136,22 +153,10 @@ class WebmReader:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        super().__init__()
         self._skip = 0
         self._track: int | None = None
         self._begun = False
-
-    def feed(self, data: bytes) -> list[OpusHead | bytes]:
-        """Return the header and the packets that ``data`` completes.
-
-        Raises:
-            BadAudio: it is not WebM, its audio is not Opus, or it is broken.
-        """
-        self._buffer += data
-        output: list[OpusHead | bytes] = []
-        while self._advance(output):
-            pass
-        return output
 
     def _advance(self, output: list[OpusHead | bytes]) -> bool:
         """Take one element; false where more bytes are needed."""
@@ -258,28 +263,16 @@ def ogg_checksum(page: bytes) -> int:
     return int.from_bytes(reflected.to_bytes(4, "little").translate(_REVERSED), "big")
 
 
-class OggReader:
+class OggReader(PacketReader):
     """Opus packets of an Ogg byte stream; chained streams follow one another."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        super().__init__()
         self._serial: int | None = None
         self._partial: bytearray | None = None
         self._packets = 0
         """Packets of the stream so far: the first two are OpusHead and OpusTags."""
         self._others: list[str] = []
-
-    def feed(self, data: bytes) -> list[OpusHead | bytes]:
-        """Return the header and the packets that ``data`` completes.
-
-        Raises:
-            BadAudio: it is not Ogg, its audio is not Opus, or it is broken.
-        """
-        self._buffer += data
-        output: list[OpusHead | bytes] = []
-        while self._advance(output):
-            pass
-        return output
 
     def _advance(self, output: list[OpusHead | bytes]) -> bool:
         """Take one page; false where more bytes are needed."""
