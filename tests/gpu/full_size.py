@@ -155,9 +155,7 @@ def transcribe(
     while waiting:
         hypotheses = recogniser.step(waiting)
         count += 1
-        waiting = [
-            row for row, h in zip(waiting, hypotheses, strict=True) if not h.is_final
-        ]
+        waiting = [row for row, h in zip(waiting, hypotheses, strict=True) if not h.is_final]
     ended = wait(device)
     total = ended - began
     return {

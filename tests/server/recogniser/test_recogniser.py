@@ -18,7 +18,6 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     StableAndConfidentStoppingCriteria,
 )
 
-from stream_server.recogniser.alignment import greedy
 from stream_server.recogniser.interface import Hypothesis, Pcm, Recogniser, Utterance
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
 from stream_server.recogniser.recogniser import MIN_SAMPLES, DiffusionRecogniser, DiffusionRow
