@@ -12,7 +12,7 @@ merge of both into the one tensor would spoil both.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MethodType
 from typing import Any
 
@@ -90,17 +90,24 @@ class Backbone(DiffusionDecoder):
         dtype: torch.dtype = self.model.lm_head.weight.dtype
         return dtype
 
-    def add_lora(self, rank: int, alpha: float, targets: str = TARGETS) -> None:
-        """Put fresh adapters beside the layers of both stacks.
+    def add_lora(
+        self,
+        rank: int,
+        alpha: float,
+        targets: str = TARGETS,
+        sides: Collection[str] = tuple(SIDES),
+    ) -> None:
+        """Put fresh adapters beside layers.
 
         Args:
             rank: of the update.
             alpha: the update is scaled by ``alpha / rank``.
             targets: regular expression of a linear layer's name within its layer.
+            sides: of :data:`SIDES`, which stacks have adapters.
         """
-        sides = "|".join(re.escape(side) for side in SIDES.values())
+        places = "|".join(re.escape(SIDES[side]) for side in sides)
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, target_modules=rf"({sides})layers\.\d+\.({targets})"
+            r=rank, lora_alpha=alpha, target_modules=rf"({places})layers\.\d+\.({targets})"
         )
         inject_adapter_in_model(config, self.model)
         for parameter in self.lora().values():
@@ -130,7 +137,8 @@ class Backbone(DiffusionDecoder):
         """Return scores [..., vocabulary] in float32, soft-capped in place: no gradient."""
         scores = self.model.lm_head(hidden).float()
         cap: float = self.model.final_logit_softcapping
-        return scores.div_(cap).tanh_().mul_(cap)
+        capped: Tensor = scores.div_(cap).tanh_().mul_(cap)
+        return capped
 
     def soften(self, scores: Tensor) -> Tensor:
         """Return soft embeddings [..., hidden] of temperature-scaled scores, as upstream does."""

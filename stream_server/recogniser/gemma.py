@@ -112,7 +112,8 @@ class GemmaTokenizer:
 
     def _characters(self, tokens: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
         """Yield text by token; the bytes of one character together."""
-        raw, held = b"", []
+        raw = b""
+        held: list[int] = []
         for place, token in enumerate(tokens):
             if token in self._special:
                 continue

@@ -41,7 +41,8 @@ def fetch(name: str, option: str, files: Sequence[str]) -> Path:
     flag = "--" + option.replace("_", "-")
     if not _NAME.fullmatch(name):
         raise ModelError(
-            f"{option} {name!r}: not a folder, nor a name on the hub (owner/name); give one as {flag}"
+            f"{option} {name!r}: not a folder, nor a name on the hub (owner/name); "
+            f"give one of them as {flag}"
         )
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))

@@ -45,6 +45,8 @@ class LoraShape:
     """The update is scaled by ``alpha / rank``."""
     targets: str = TARGETS
     """Regular expression of a linear layer's name within its layer."""
+    sides: tuple[str, ...] = ("encoder", "decoder")
+    """Which stacks have adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ class PublishedModel(nn.Module):
         self.features = LogMel(FeatureConfig(bins, "absolute", WINDOW_SECONDS * RATE))
         self.encoder = encoder.requires_grad_(False)
         self.decoder = backbone
-        backbone.add_lora(config.lora.rank, config.lora.alpha, config.lora.targets)
+        lora = config.lora
+        backbone.add_lora(lora.rank, lora.alpha, lora.targets, lora.sides)
         # The projector stays in float32: it is small, and trained so.
         self.projector = Projector(config.projector)
         self._prompts = [(list(before), list(after)) for before, after in prompts]
@@ -150,7 +153,8 @@ class PublishedModel(nn.Module):
             dtype = next(self.encoder.parameters()).dtype
             states, counts = self.encoder(features.to(dtype), frames)
         tokens, _ = self.projector(states.float(), counts)
-        return tokens
+        projected: Tensor = tokens
+        return projected
 
     def prompt(self, tokens: Tensor, languages: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Lay out prompts: chat template, audio in the places of ``<|audio|>``, instruction.

@@ -56,13 +56,10 @@ def published_config(recipe: Recipe, input_size: int, output_size: int) -> Publi
     model = dict(recipe.model)
     sizes = {"input_size": input_size, "output_size": output_size}
     projector = build(ProjectorConfig, {**model.pop("projector"), **sizes}, "model.projector")
-    canvas = CanvasConfig(margin=8)
     known: dict[str, Any] = {
         "projector": projector,
         "lora": build(LoraShape, model.pop("lora", {}), "model.lora"),
-        "canvas": build(
-            CanvasConfig, {"margin": canvas.margin, **model.pop("canvas", {})}, "canvas"
-        ),
+        "canvas": build(CanvasConfig, {"margin": 8, **model.pop("canvas", {})}, "model.canvas"),
         "languages": tuple(model.pop("languages", ("en",))),
         "backbone": model.pop("backbone"),
         "audio_encoder": model.pop("audio_encoder"),

@@ -30,11 +30,9 @@ def token_losses(backbone: Backbone, hidden: Tensor, targets: Tensor) -> Tensor:
     def part(states: Tensor, wanted: Tensor) -> Tensor:
         return functional.cross_entropy(backbone.head(states), wanted, reduction="none")
 
+    slices = zip(torch.split(hidden, SLICE), torch.split(targets, SLICE), strict=True)
     return torch.cat(
-        [
-            checkpoint(part, states, wanted, use_reentrant=False)
-            for states, wanted in zip(hidden.split(SLICE), targets.split(SLICE), strict=True)
-        ]
+        [checkpoint(part, states, wanted, use_reentrant=False) for states, wanted in slices]
     )
 
 
@@ -45,7 +43,7 @@ def score_norms(backbone: Backbone, hidden: Tensor) -> Tensor:
         return backbone.head(states).logsumexp(dim=-1)
 
     return torch.cat(
-        [checkpoint(part, states, use_reentrant=False) for states in hidden.split(SLICE)]
+        [checkpoint(part, states, use_reentrant=False) for states in torch.split(hidden, SLICE)]
     )
 
 
