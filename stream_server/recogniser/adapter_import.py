@@ -8,7 +8,6 @@ refused, rather than a model run with a part of its weights.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,9 +85,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
+    except Exception as error:  # On what is not of its own making it raises nearly anything.
         raise ModelError(
-            f"{path} cannot be read as tensors and plain values: {str(error).splitlines()[0]}"
+            f"{path} cannot be read as tensors and plain values: {repr(error)[:200]}"
         ) from error
     flat = dict(_flatten(document, ""))
     tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
@@ -213,8 +212,8 @@ def _place_projector(
     if config is None:
         seen = ", ".join(f"{name} {list(tensors[name].shape)}" for name in chain) or "nothing"
         problems.append(
-            f"wanted {HALVINGS} convolutions from {sizes[0]} channels and one or two linear layers to "
-            f"{sizes[1]}, found {seen}"
+            f"wanted {HALVINGS} convolutions from {sizes[0]} channels and one or two linear "
+            f"layers to {sizes[1]}, found {seen}"
         )
         return ProjectorConfig(sizes[0], sizes[1], sizes[1]), [], []
     homes = [f"convolutions.{index}" for index in range(len(convolutions))]

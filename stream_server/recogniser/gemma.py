@@ -98,16 +98,18 @@ class GemmaTokenizer:
     def words(self, tokens: Sequence[int]) -> list[tuple[str, list[int]]]:
         """Group tokens into words; see ``network.TextCodec``.
 
-        A word begins with a space, or is a single ideograph: Chinese is written without spaces.
+        A word begins with a space, or is a piece of ideographs: Chinese is written without spaces.
         """
         words: list[tuple[str, list[int]]] = []
         for text, places in self._characters(tokens):
-            begins = text[0].isspace() or _IDEOGRAPH.match(text)
-            after = words and _IDEOGRAPH.match(words[-1][0].strip() or " ")
-            if begins or after or not words:
-                words.append((text if words else text.lstrip(), list(places)))
-            else:
+            last = words[-1][0].strip() if words else ""
+            begins = text[0].isspace() or _IDEOGRAPH.match(text) or _IDEOGRAPH.match(last)
+            if words and not (begins and last):
                 words[-1] = (words[-1][0] + text, [*words[-1][1], *places])
+            else:
+                words.append((text, list(places)))
+        if words:
+            words[0] = (words[0][0].lstrip(), words[0][1])
         return [word for word in words if word[0].strip()]
 
     def _characters(self, tokens: Sequence[int]) -> Iterator[tuple[str, list[int]]]:

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 
 from stream_server.errors import ModelError
 
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def fetch(name: str, option: str, files: Sequence[str]) -> Path:

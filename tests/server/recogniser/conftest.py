@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer as RawTokenizer
-from tokenizers import models, normalizers, trainers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
     DiffusionGemmaConfig,
@@ -169,12 +169,18 @@ def gemma_like_tokenizer() -> RawTokenizer:
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>", "<|audio|>"]
     tokenizer = RawTokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
     trainer = trainers.BpeTrainer(
         vocab_size=420,
         special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
         show_progress=False,
     )
-    texts = [*SENTENCES, "Transcribe the speech in English.", "user model\n", "\u4f60\u597d"]
+    texts = [
+        *SENTENCES,
+        "Transcribe the speech in English, Chinese, xx.",
+        "user model\n",
+        "\u4f60\u597d",
+    ]
     tokenizer.train_from_iterator(texts * 4, trainer)
     # Bytes are ordinary pieces of Gemma's, not special ones.
     document = json.loads(tokenizer.to_str())

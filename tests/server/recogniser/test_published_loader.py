@@ -214,7 +214,10 @@ def broken(state: dict[str, Any], change: str) -> dict[str, Any]:
         ("missing", r"missing: lora.encoder.layers.0.self_attn.q_proj.lora_A.weight$"),
         ("unknown", r"projector.gate.scale \[3\] has no place$"),
         ("shape", r"layers.0.self_attn.q_proj.lora_A.default.weight is \[4, 33\], beside a layer"),
-        ("no convolution", r"wanted 3 convolutions from 24 channels .* found projector.convolutions.0.weight"),
+        (
+            "no convolution",
+            r"wanted 3 convolutions from 24 .* found projector.convolutions.0.weight",
+        ),
         ("no side", r"lora.layers.0.self_attn.q_proj.lora_A \[4, 32\] has no place"),
         ("ranks", r"LoRA of several ranks: \[4, 5\]"),
     ],
