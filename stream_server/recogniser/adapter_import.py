@@ -25,7 +25,7 @@ from stream_server.recogniser.published import LoraShape
 _LORA = re.compile(
     r"(?P<place>.*?)layers\.(?P<layer>\d+)\.(?P<module>.+?)\.lora_?(?P<half>[ABab])(\.\w+)*$"
 )
-HALVINGS = 3
+_HALVINGS = 3
 """Convolutions of stride 2 in the published projector: 1500 states become 188 tokens."""
 _TRAINING = re.compile(r"(^|\.)(optim\w*|sched\w*|scaler|rng\w*)(\.|$)")
 """State of a training run, which is not part of a model."""
@@ -212,7 +212,7 @@ def _place_projector(
     if config is None:
         seen = ", ".join(f"{name} {list(tensors[name].shape)}" for name in chain) or "nothing"
         problems.append(
-            f"wanted {HALVINGS} convolutions from {sizes[0]} channels and one or two linear "
+            f"wanted {_HALVINGS} convolutions from {sizes[0]} channels and one or two linear "
             f"layers to {sizes[1]}, found {seen}"
         )
         return ProjectorConfig(sizes[0], sizes[1], sizes[1]), [], []
@@ -239,7 +239,7 @@ def _projector_config(
     chain: Sequence[Tensor], halvings: int, sizes: tuple[int, int]
 ) -> ProjectorConfig | None:
     """Return the shape of a chain of layers, if it is one from the first size to the last."""
-    if halvings != HALVINGS or len(chain) - halvings not in (1, 2):
+    if halvings != _HALVINGS or len(chain) - halvings not in (1, 2):
         return None
     inputs = [layer.shape[1] for layer in chain]
     outputs = [layer.shape[0] for layer in chain]

@@ -26,14 +26,14 @@ from stream_server.training.pack import Packed, read_pack
 from stream_server.training.published import PublishedTrainer
 from stream_server.training.recipe import Recipe, build
 
-WHISPER_SMALL = {
+_WHISPER_SMALL = {
     "d_model": 768,
     "encoder_layers": 12,
     "encoder_attention_heads": 12,
     "encoder_ffn_dim": 3072,
     "num_mel_bins": 80,
 }
-REHEARSAL_WORDS = 1024
+_REHEARSAL_WORDS = 1024
 """Tokens of the stand-in encoding of a rehearsal."""
 
 
@@ -80,8 +80,8 @@ def rehearsal_parts(recipe: Recipe, clips: list[Packed], device: torch.device) -
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     options = {**FULL_SIZE, **recipe.model.get("random_backbone", {})}
-    sizes = {**WHISPER_SMALL, **recipe.model.get("random_encoder", {})}
-    tokenizer: TextCodec = Tokenizer.train([clip.text for clip in clips], REHEARSAL_WORDS)
+    sizes = {**_WHISPER_SMALL, **recipe.model.get("random_encoder", {})}
+    tokenizer: TextCodec = Tokenizer.train([clip.text for clip in clips], _REHEARSAL_WORDS)
     prompts = [(list(range(2, 8)), list(range(8, 23)))] * 2
     torch.manual_seed(recipe.seed)
     encoder = WhisperAudioEncoder(sizes)
