@@ -1,7 +1,8 @@
 """Gemma's tokenizer and the prompt of the published model.
 
 The wording of the published prompt is not public (nor is where in it the audio stands); what is
-here follows the chat template of the backbone, and an adapter's ``config.json`` may say otherwise.
+here follows the chat template of the backbone, audio tokens standing where ``<|audio|>`` (258881)
+would, between the two halves of the prompt, and an adapter's ``config.json`` may say otherwise.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from tokenizers import Tokenizer as _Tokenizer
 
 from stream_server.errors import ModelError
 
-AUDIO_TOKEN = 258_881
-"""Id of ``<|audio|>`` in Gemma 4's vocabulary."""
 _SPACE = "\u2581"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -138,4 +137,4 @@ class GemmaTokenizer:
         return "".join(text for text, _ in self.words(tokens)).strip()
 
 
-__all__ = ["AUDIO_TOKEN", "GemmaTokenizer", "PromptConfig"]
+__all__ = ["GemmaTokenizer", "PromptConfig"]
