@@ -18,6 +18,7 @@ from stream_server.training.corpus import Corpus
 from stream_server.training.data import Clip, load_sets, read_examples, read_sentences
 from stream_server.training.loop import Trainer, log_line
 from stream_server.training.pack import Packed, read_packs, read_spoken, write_packs, write_spoken
+from stream_server.training.published_run import RunOptions, is_published, train_published
 from stream_server.training.recipe import SpeechConfig, read_recipe
 from stream_server.training.synthesis import prompts, speak_all
 from stream_server.training.validation import validate
@@ -95,9 +96,19 @@ def run(
     start: Annotated[Path | None, typer.Option(help="Checkpoint to begin from.")] = None,
     save_every: Annotated[int, typer.Option(help="Updates between saved states.")] = 1000,
     minutes: Annotated[float, typer.Option(help="Minutes for the whole run; 0: no limit.")] = 0,
+    updates: Annotated[
+        int, typer.Option(help="Updates of this call, of a recipe with a backbone; 0: no limit.")
+    ] = 0,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Frozen parts with random weights, at full size.")
+    ] = False,
 ) -> None:
     """Train, or go on training where the last run in ``--output`` stopped."""
     recipe = read_recipe(recipe_file)
+    if is_published(recipe):
+        options = RunOptions(workers, save_every, 10, updates, minutes, rehearse)
+        train_published(recipe, data, output, torch.device(device), options)
+        return
     output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     packed = read_packs(data, workers)

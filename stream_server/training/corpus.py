@@ -165,7 +165,9 @@ class Corpus:
         first = shorter if shorter < fitting else 0
         return pool[chance.randrange(first, fitting)] if fitting else None
 
-    def _compose_row(self, shape: Shape, speed: float, chance: random.Random) -> tuple[list[Piece], int]:
+    def _compose_row(
+        self, shape: Shape, speed: float, chance: random.Random
+    ) -> tuple[list[Piece], int]:
         """Fill a row; returns its clips and its length, both before the change of speed."""
         samples = int(shape.samples * speed)
         lead = int(chance.uniform(0.02, 0.5) * RATE)
@@ -217,8 +219,12 @@ class Corpus:
         pieces = [(row, piece) for row, (found, _) in enumerate(rows) for piece in found]
         return Layout(shape, pieces, speeds, texts)
 
-    def batch(self, layout: Layout) -> Batch:
-        """Lay out a batch on the device."""
+    def batch(self, chance: random.Random) -> Batch:
+        """Draw a batch and lay it out."""
+        return self.lay_out(self.draw(chance))
+
+    def lay_out(self, layout: Layout) -> Batch:
+        """Put a batch on the device."""
         texts = [tensor.to(self._device, non_blocking=True) for tensor in layout.texts]
         return Batch(self._gather(layout), *texts)
 

@@ -100,14 +100,16 @@ def backward_kernel(
     # What follows a state, without what is said at its own frame.
     last = tl.where(ending, 0.0, _NEVER)
     after = last
-    for back in range(0, frames):
+    for back in range(frames):
         frame = frames - 1 - back
         # The walk begins at the row's own last frame.
         after = tl.where(frame >= count - 1, last, after)
         here = tl.load(mine + frame * (block + 2) + state)
         share = tl.exp(here + after - total)
         share = tl.where(inside, share, 0.0)
-        tl.store(out + frame * width + state, tl.where(frame < count, share, 0.0), mask=state < width)
+        tl.store(
+            out + frame * width + state, tl.where(frame < count, share, 0.0), mask=state < width
+        )
         said = tl.load(log + frame * vocabulary + kind, mask=inside, other=_NEVER)
         turn = next_frames + (frame % 2) * (block + 2)
         tl.store(turn + state, tl.where(inside, tl.maximum(after + said, _NEVER), _NEVER))

@@ -138,4 +138,13 @@ def read_examples(wordnet: Path) -> list[str]:
     return list(found)
 
 
-__all__ = ["Clip", "HeldOut", "load_sets", "plain_text", "read_examples", "read_manifest", "read_sentences", "split"]
+__all__ = [
+    "Clip",
+    "HeldOut",
+    "load_sets",
+    "plain_text",
+    "read_examples",
+    "read_manifest",
+    "read_sentences",
+    "split",
+]

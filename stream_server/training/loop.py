@@ -203,7 +203,7 @@ class Trainer:
         for layout in self._drawn(corpus, steps):
             if self.done() >= 1:
                 break
-            losses = self.update(layout, corpus.batch(layout))
+            losses = self.update(layout, corpus.lay_out(layout))
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach()
             since += 1

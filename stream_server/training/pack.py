@@ -127,7 +127,9 @@ def read_packs(folder: Path, workers: int | None = None) -> list[Packed]:
 
 def write_spoken(path: Path, clips: Sequence[Packed]) -> None:
     """Write synthesised clips uncompressed: they stay on the machine that made them."""
-    index = [{"text": c.text, "speaker": c.speaker, "set": c.set, "size": len(c.pcm)} for c in clips]
+    index = [
+        {"text": c.text, "speaker": c.speaker, "set": c.set, "size": len(c.pcm)} for c in clips
+    ]
     part = path.with_suffix(".part.npz")
     np.savez(part, audio=np.concatenate([c.pcm for c in clips]), index=json.dumps(index))
     part.replace(path)
@@ -145,4 +147,13 @@ def read_spoken(path: Path) -> list[Packed]:
     ]
 
 
-__all__ = ["PART_BYTES", "RATE", "Packed", "Samples", "read_packs", "read_spoken", "write_packs", "write_spoken"]
+__all__ = [
+    "PART_BYTES",
+    "RATE",
+    "Packed",
+    "Samples",
+    "read_packs",
+    "read_spoken",
+    "write_packs",
+    "write_spoken",
+]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import jiwer
 import numpy as np
 
-from stream_server.recogniser.alignment import greedy
 from stream_server.recogniser.interface import Utterance
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.tokenizer import Tokenizer
@@ -37,7 +36,7 @@ def _hear(
         for clip in clips
     ]
     rows = list(recogniser.start(utterances))
-    drafts = [tokenizer.decode(greedy(row.ctc)) for row in rows]
+    drafts = [tokenizer.decode(row.ctc.greedy()) for row in rows]
     texts = [""] * len(rows)
     running = list(range(len(rows)))
     while running:
@@ -58,7 +57,9 @@ def validate(
         sets.setdefault(clip.set, []).append(clip)
     results = {}
     for name, found in sorted(sets.items()):
-        picked = [found[i] for i in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)]
+        picked = [
+            found[i] for i in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)
+        ]
         picked.sort(key=lambda clip: len(clip.pcm))
         heard = []
         for start in range(0, len(picked), _ROWS):
