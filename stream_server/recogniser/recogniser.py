@@ -7,7 +7,7 @@ cache, canvas, noise and step count, so rows of any length and age share a step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from torch import Tensor
 from stream_server.recogniser.alignment import TokenSpan, align, greedy
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import (
+    SamplerConfig,
     advance,
     draw_noise,
     random_tokens,
@@ -87,6 +88,15 @@ class DiffusionRecogniser:
     def info(self) -> RecogniserInfo:
         """What this recogniser is and can take."""
         return self._info
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        """How canvases are refined."""
+        return self._model.config.sampler
+
+    def retune(self, sampler: SamplerConfig) -> None:
+        """Refine canvases otherwise than the checkpoint says; for rows not yet started."""
+        self._model.config = replace(self._model.config, sampler=sampler)
 
     def warm_up(self) -> None:
         """Decode a little noise, alone and in company, so that the first client does not wait."""
