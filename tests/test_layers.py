@@ -85,7 +85,9 @@ FOR_ALL = "stream_server.recogniser.interface"
 PURE = (
     "stream_protocol",
     "stream_client.resume",
+    "stream_server.recogniser.alignment",
     "stream_server.recogniser.interface",
+    "stream_server.recogniser.support",
     "stream_server.scheduler.request",
     "stream_server.scheduler.scheduler",
     "stream_server.segmenter.buffer",

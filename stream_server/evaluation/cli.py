@@ -21,7 +21,7 @@ from stream_server.evaluation.manifest import Selection
 from stream_server.evaluation.picture import plot_steps
 from stream_server.evaluation.report import encode_json, tables
 from stream_server.evaluation.run import PACES, Plan, measure, parse_steps
-from stream_server.evaluation.subject import load_subject
+from stream_server.evaluation.subject import load_subject, parse_guard
 from stream_server.training.recipe import read_recipe
 
 app = typer.Typer(help="Measure accuracy, speed and delay.", no_args_is_help=True)
@@ -82,6 +82,14 @@ def main(
             rich_help_panel=_MODEL,
         ),
     ] = None,
+    guard: Annotated[
+        str | None,
+        typer.Option(
+            help="Drop words and texts with less support by the audio than these, as 0.1,0.3; 0:"
+            " nothing; else as the checkpoint says.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     batch: Annotated[
         int, typer.Option(help="Clips decoded together.", rich_help_panel=_MODEL, min=1)
     ] = 1,
@@ -132,7 +140,11 @@ def main(
         spelled=spelled,
     )
     console = Console(stderr=True)
-    subject = load_subject(RecogniserConfig(model, device, threads=threads), start)
+    subject = load_subject(
+        RecogniserConfig(model, device, threads=threads),
+        start,
+        None if guard is None else parse_guard(guard),
+    )
     subject.recogniser.warm_up()
     tell = partial(_print_texts, console) if texts else _be_quiet
     results = measure(plan, subject, partial(_show, console), tell)

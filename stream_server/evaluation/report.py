@@ -13,6 +13,7 @@ from stream_client.load import Latency
 from stream_server.evaluation.accuracy import Heard
 from stream_server.evaluation.scoring import BY_CHARACTER, score
 from stream_server.evaluation.track import Track
+from stream_server.recogniser.support import GuardConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Decoding:
     """The checkpoint's diffusion."""
     batch: int = 1
     """Clips decoded together."""
+    guard: GuardConfig | None = None
+    """When text is dropped; none where nothing of the kind is."""
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,6 +64,8 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     batch: int
     start: str | None
     scheme: str | None
+    guard: GuardConfig | None
+    """Support by the audio under which words and texts are dropped."""
     # Of streams alone; delays are medians and 95th percentiles over segments, in milliseconds.
     first_partial_ms: float | None = None
     """From the start of speech to the first partial."""
@@ -110,6 +115,7 @@ def summarise(name: str, heard: Sequence[Heard], decoding: Decoding, spelled: bo
         batch=decoding.batch,
         start=decoding.start,
         scheme=decoding.scheme,
+        guard=decoding.guard,
     )
     tracks = [each.track for each in heard if each.track is not None]
     return _with_tracks(result, tracks) if tracks else result

@@ -115,9 +115,8 @@ def measure(
                 for each in found:
                     tell(each)
                 heard.append((name, found))
-            decoding = Decoding(
-                steps if subject.has_steps else None, subject.start, subject.scheme, plan.batch
-            )
+            asked = steps if subject.has_steps else None
+            decoding = Decoding(asked, subject.start, subject.scheme, plan.batch, subject.guard)
             results += summarise_all(heard, decoding, plan.spelled)
     return results
 

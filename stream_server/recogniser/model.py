@@ -18,6 +18,7 @@ from stream_server.recogniser.denoise import SamplerConfig
 from stream_server.recogniser.encoder import build_encoder
 from stream_server.recogniser.features import FeatureConfig, LogMel
 from stream_server.recogniser.projector import CtcHead, Projector, ProjectorConfig
+from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import BEGIN, TEXT
 
 
@@ -52,6 +53,7 @@ class ModelConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     canvas: CanvasConfig = field(default_factory=CanvasConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     max_seconds: float = 20.0
     """Seconds of the longest utterance."""
 
@@ -76,6 +78,7 @@ class ModelConfig:
                 "features": FeatureConfig(**data["features"]),
                 "canvas": CanvasConfig(**canvas),
                 "sampler": SamplerConfig(**data["sampler"]),
+                "guard": GuardConfig(**data.get("guard", {})),
             }
         )
 

@@ -33,6 +33,7 @@ from stream_server.recogniser.interface import (
     Utterance,
 )
 from stream_server.recogniser.model import TranscriptionModel
+from stream_server.recogniser.support import GuardConfig, confidence, keep, support
 from stream_server.recogniser.tokenizer import END, Tokenizer
 
 MIN_SAMPLES = SAMPLE_RATE // 4
@@ -94,9 +95,14 @@ class DiffusionRecogniser:
         """How canvases are refined."""
         return self._model.config.sampler
 
-    def retune(self, sampler: SamplerConfig) -> None:
-        """Refine canvases otherwise than the checkpoint says; for rows not yet started."""
-        self._model.config = replace(self._model.config, sampler=sampler)
+    @property
+    def guard(self) -> GuardConfig:
+        """When text is dropped."""
+        return self._model.config.guard
+
+    def retune(self, sampler: SamplerConfig, guard: GuardConfig) -> None:
+        """Decode otherwise than the checkpoint says; for rows not yet started."""
+        self._model.config = replace(self._model.config, sampler=sampler, guard=guard)
 
     def warm_up(self) -> None:
         """Decode a little noise, alone and in company, so that the first client does not wait."""
@@ -219,7 +225,9 @@ class DiffusionRecogniser:
             finished = False
         words: tuple[HypothesisWord, ...] = ()
         if finished or row.utterance.trace:
-            words = self._words(row, tokens, probability)
+            # A canvas on its way is shown as it is.
+            guard = self._model.config.guard if finished else GuardConfig(0, 0)
+            words = self._words(row, tokens, probability, guard)
         canvas = None
         if row.utterance.trace:
             canvas = "".join(self._tokenizer.piece(token) for token in best)
@@ -243,20 +251,25 @@ class DiffusionRecogniser:
         return True
 
     def _words(
-        self, row: DiffusionRow, tokens: list[int], probability: list[float]
+        self, row: DiffusionRow, tokens: list[int], probability: list[float], guard: GuardConfig
     ) -> tuple[HypothesisWord, ...]:
-        """Group tokens into words with times from CTC and the decoder's confidence."""
+        """Group tokens into words with times, confidences and the audio's support from CTC."""
         spans = align(row.ctc, tokens)
         hop = self._model.samples_per_ctc_frame
-        words = []
-        for text, places in self._tokenizer.words(tokens):
-            confidence = min(probability[place] for place in places)
+        spoken = self._tokenizer.words(tokens)
+        words: list[HypothesisWord] = []
+        kept = keep([places for _, places in spoken], spans, guard)
+        for (text, places), stays in zip(spoken, kept, strict=True):
+            if not stays:
+                continue
+            sure = min(probability[place] for place in places)
             start = end = None
             if spans is not None:
                 said: list[TokenSpan] = [spans[place] for place in places]
                 start = min(said[0].start * hop, len(row.utterance.pcm))
                 end = min(said[-1].end * hop, len(row.utterance.pcm))
-            words.append(HypothesisWord(text, confidence, start, end))
+                sure = confidence(sure, support(said))
+            words.append(HypothesisWord(text if words else text.lstrip(), sure, start, end))
         return tuple(words)
 
     def release(self, rows: Sequence[Row]) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ConfigError, ModelError
-from stream_server.evaluation.subject import load_subject
+from stream_server.evaluation.subject import load_subject, parse_guard
+from stream_server.recogniser.support import GuardConfig
 
 CONFIG = RecogniserConfig("embedded", "cpu", threads=1)
 
@@ -19,6 +20,16 @@ def test_the_start_can_be_chosen() -> None:
     assert as_stored.has_steps
     for start in ("noise", "ctc"):
         assert load_subject(CONFIG, start).start == start
+    assert as_stored.guard == GuardConfig()
+    assert load_subject(CONFIG, None, GuardConfig(0, 0)).guard == GuardConfig(0, 0)
+
+
+def test_the_guard_is_one_threshold_or_two() -> None:
+    assert parse_guard("0") == GuardConfig(0, 0)
+    assert parse_guard("0.1,0.4") == GuardConfig(word=0.1, text=0.4)
+    for wrong in ("", "a", "1.5", "0.1,0.2,0.3", "-1"):
+        with pytest.raises(ConfigError, match="guard"):
+            parse_guard(wrong)
 
 
 def test_what_is_wrong_is_refused() -> None:

@@ -18,10 +18,11 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     StableAndConfidentStoppingCriteria,
 )
 
-from stream_server.recogniser.alignment import greedy
+from stream_server.recogniser.alignment import align, greedy
 from stream_server.recogniser.interface import Hypothesis, Pcm, Recogniser, Utterance
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
 from stream_server.recogniser.recogniser import MIN_SAMPLES, DiffusionRecogniser, DiffusionRow
+from stream_server.recogniser.support import GuardConfig, confidence, support
 from stream_server.recogniser.tokenizer import END, Tokenizer
 
 CPU = torch.device("cpu")
@@ -477,19 +478,62 @@ def test_a_trace_shows_canvas_and_words_at_every_step(
         assert hypothesis.canvas.startswith(" six seven<eos><eos>")
 
 
-def test_a_word_is_as_sure_as_the_least_sure_of_its_tokens(
+def test_a_word_is_as_sure_as_its_least_sure_token_and_the_audio(
     recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
 ) -> None:
     words = tokenizer.encode("xylo six")
-    places = tokenizer.words(words)[0][1]
-    assert len(places) > 1
+    places = [places for _, places in tokenizer.words(words)]
+    assert len(places[0]) > 1
     sharpness = [SURE] * 48
-    sharpness[places[1]] = UNSURE
+    sharpness[places[0][1]] = UNSURE
     doctor(lambda _, width: (sentence(words, width), sharpness[:width]))
-    last = decode(recogniser, Utterance(sound(16_000), steps=2))[-1]
-    assert last.words[0].confidence == pytest.approx(last.confidences[places[1]])
-    assert last.words[0].confidence < 0.5
-    assert last.words[1].confidence == pytest.approx(1.0)
+    rows = recogniser.start([Utterance(sound(16_000), steps=2)])
+    last = finish(recogniser, *rows)[0][-1]
+    assert last.confidences[places[0][1]] < 0.5
+    spans = align(rows[0].ctc, words)
+    assert spans is not None
+    for word, own, sure_of in zip(last.words, places, (places[0][1], places[1][0]), strict=True):
+        heard = support([spans[place] for place in own])
+        assert word.confidence == pytest.approx(confidence(last.confidences[sure_of], heard))
+
+
+def test_text_that_the_audio_does_not_support_is_dropped(
+    model: TranscriptionModel, make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    before = model.config
+    recogniser = make()
+    doctor(sure(tokenizer.encode("six seven")))
+    try:
+        recogniser.retune(recogniser.sampler, GuardConfig(0.1, 0.3))
+        assert recogniser.guard == GuardConfig(0.1, 0.3)
+        traced = decode(recogniser, Utterance(sound(16_000), steps=2, trace=True))
+        assert traced[0].text == "six seven"  # on its way it is shown as it is
+        assert (traced[-1].text, traced[-1].words) == ("", ())
+        assert traced[-1].tokens == tuple(tokenizer.encode("six seven"))
+        recogniser.retune(recogniser.sampler, GuardConfig(0, 0))
+        assert decode(recogniser, Utterance(sound(16_000), steps=2))[-1].text == "six seven"
+    finally:
+        model.config = before
+
+
+def test_the_first_word_that_stays_begins_the_text(
+    model: TranscriptionModel, make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    doctor(sure(tokenizer.encode("six seven")))
+    recogniser = make()
+    (row,) = recogniser.start([Utterance(sound(16_000), steps=1)])
+    tokens = tokenizer.encode("six seven")
+    places = [places for _, places in tokenizer.words(tokens)]
+    row.ctc = np.full_like(row.ctc, -20.0)
+    row.ctc[:, 0] = 0.0
+    for frame, place in enumerate(places[1]):
+        row.ctc[10 + frame, tokens[place]] = 0.0
+    before = model.config
+    try:
+        recogniser.retune(recogniser.sampler, GuardConfig(0.1, 0))
+        assert finish(recogniser, row)[0][-1].text == "seven"
+    finally:
+        model.config = before
 
 
 @settings(max_examples=15, deadline=None)
