@@ -73,6 +73,7 @@ ONLY_BY = {
     "stream_server.progress": "stream_server.cli stream_server.training stream_server.evaluation",
     "torch": "stream_server.recogniser stream_server.training stream_server.evaluation",
     "transformers": "stream_server.recogniser stream_server.training stream_server.evaluation",
+    "pocketsphinx": "stream_server.evaluation.sphinx",
     "webrtcvad": "stream_server.segmenter.vad",
     "uvicorn": "stream_server.server",
     "starlette": "stream_server.transports",

@@ -67,7 +67,18 @@ def main(
         float,
         typer.Option(help="Stream so many seconds of silence too.", rich_help_panel=_CLIPS, min=0),
     ] = 0.0,
-    model: Annotated[str, typer.Option(help="As for serve.", rich_help_panel=_MODEL)] = "embedded",
+    recogniser: Annotated[
+        str,
+        typer.Option(
+            help="diffusion, or a reference: whisper, pocketsphinx.", rich_help_panel=_MODEL
+        ),
+    ] = "diffusion",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="As for serve; of whisper, a folder or a hub name.", rich_help_panel=_MODEL
+        ),
+    ] = "embedded",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.", rich_help_panel=_MODEL)] = "auto",
     threads: Annotated[
         int, typer.Option(help="CPU threads; 0: every core.", rich_help_panel=_MODEL, min=0)
@@ -142,6 +153,7 @@ def main(
     console = Console(stderr=True)
     subject = load_subject(
         RecogniserConfig(model, device, threads=threads),
+        recogniser,
         start,
         None if guard is None else parse_guard(guard),
     )
@@ -174,7 +186,9 @@ def _show(console: Console, what: str, total: int) -> Callable[[Iterable[Any]], 
 
 def _print_texts(console: Console, heard: Heard) -> None:
     name = heard.example.audio.name if heard.example.audio else "silence"
-    console.print(f"{name}: {heard.example.text or '-'} | {heard.text}", markup=False)
+    console.print(
+        f"{name}: {heard.example.text or '-'} | {heard.text}", markup=False, soft_wrap=True
+    )
 
 
 def _be_quiet(heard: Heard) -> None:

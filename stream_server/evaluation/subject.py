@@ -1,14 +1,16 @@
-"""What is measured: a model of ours, as its checkpoint says or otherwise."""
+"""What is measured: a model of ours, as its checkpoint says or otherwise, or a reference."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ConfigError
+from stream_server.evaluation.reference import Reference
 from stream_server.recogniser.checkpoint import load_recogniser
 from stream_server.recogniser.interface import Recogniser
-from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.support import GuardConfig
 
 
@@ -27,6 +29,8 @@ class Subject:
     """Support under which text is dropped."""
 
 
+KINDS = ("diffusion", "whisper", "pocketsphinx")
+"""Of recognisers; the first is ours."""
 STARTS = ("noise", "ctc")
 
 
@@ -46,27 +50,50 @@ def parse_guard(text: str) -> GuardConfig:
 
 
 def load_subject(
-    config: RecogniserConfig, start: str | None = None, guard: GuardConfig | None = None
+    config: RecogniserConfig,
+    kind: str = "diffusion",
+    start: str | None = None,
+    guard: GuardConfig | None = None,
 ) -> Subject:
     """Load a model.
 
     Args:
         config: which, and where it runs.
+        kind: one of :data:`KINDS`.
         start: what canvases begin from, in the place of what the checkpoint says.
         guard: when text is dropped, in the place of the same.
 
     Raises:
-        ConfigError: an option does not go with this model.
+        ConfigError: an option is wrong, or does not go with this kind.
         ModelError: it cannot be loaded.
     """
+    if kind not in KINDS:
+        raise ConfigError("recogniser", kind, f"one of {', '.join(KINDS)}")
     if start is not None and start not in STARTS:
         raise ConfigError("start", start, f"one of {', '.join(STARTS)}")
-    recogniser = load_recogniser(config)
-    if not isinstance(recogniser, DiffusionRecogniser):
-        return Subject(recogniser)
-    sampler = recogniser.sampler
-    recogniser.retune(replace(sampler, start=start or sampler.start), guard or recogniser.guard)
-    return Subject(recogniser, True, recogniser.sampler.start, "uniform", recogniser.guard)
+    if kind == "diffusion":
+        recogniser = load_recogniser(config)
+        sampler = recogniser.sampler
+        recogniser.retune(replace(sampler, start=start or sampler.start), guard or recogniser.guard)
+        return Subject(recogniser, True, recogniser.sampler.start, "uniform", recogniser.guard)
+    if start is not None or guard is not None:
+        raise ConfigError("recogniser", kind, "diffusion, where --start or --guard are given")
+    return Subject(_load_reference(config, kind), has_steps=False)
 
 
-__all__ = ["STARTS", "Subject", "load_subject", "parse_guard"]
+def _load_reference(config: RecogniserConfig, kind: str) -> Reference:
+    # Imported where they are asked for: one is slow to import, the other may not be installed.
+    if kind == "pocketsphinx":
+        from stream_server.evaluation.sphinx import load_sphinx
+
+        return load_sphinx()
+    from stream_server.evaluation.whisper import load_whisper
+
+    if config.model == "embedded":
+        raise ConfigError("model", config.model, "a Whisper checkpoint: a folder or a hub name")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return load_whisper(config.model, config.device)
+
+
+__all__ = ["KINDS", "STARTS", "Subject", "load_subject", "parse_guard"]

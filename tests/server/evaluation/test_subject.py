@@ -19,9 +19,9 @@ def test_the_start_can_be_chosen() -> None:
     assert as_stored.scheme == "uniform"
     assert as_stored.has_steps
     for start in ("noise", "ctc"):
-        assert load_subject(CONFIG, start).start == start
+        assert load_subject(CONFIG, start=start).start == start
     assert as_stored.guard == GuardConfig()
-    assert load_subject(CONFIG, None, GuardConfig(0, 0)).guard == GuardConfig(0, 0)
+    assert load_subject(CONFIG, guard=GuardConfig(0, 0)).guard == GuardConfig(0, 0)
 
 
 def test_the_guard_is_one_threshold_or_two() -> None:
@@ -34,6 +34,12 @@ def test_the_guard_is_one_threshold_or_two() -> None:
 
 def test_what_is_wrong_is_refused() -> None:
     with pytest.raises(ConfigError, match="noise, ctc"):
-        load_subject(CONFIG, "zeros")
+        load_subject(CONFIG, start="zeros")
     with pytest.raises(ModelError, match="nowhere"):
         load_subject(RecogniserConfig("nowhere"))
+    with pytest.raises(ConfigError, match="pocketsphinx"):
+        load_subject(CONFIG, "sphynx")
+    with pytest.raises(ConfigError, match="--guard"):
+        load_subject(CONFIG, "whisper", guard=GuardConfig())
+    with pytest.raises(ConfigError, match="hub name"):
+        load_subject(CONFIG, "whisper")
