@@ -5,6 +5,7 @@ Results go to standard output, as tables or as JSON; everything else goes to sta
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -163,9 +164,9 @@ def main(
     if as_json:
         typer.echo(encode_json(subject.recogniser.info.name, results))
     else:
-        output = Console()
+        output = Console(width=None if sys.stdout.isatty() else _WIDTH)
         for table in tables(results):
-            output.print(table, width=None if output.is_terminal else _WIDTH)
+            output.print(table)
     if plot is not None:
         plot_steps(subject.recogniser.info.name, results, plot)
 

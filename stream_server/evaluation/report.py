@@ -23,7 +23,7 @@ class Decoding:
     steps: int | None
     """Denoising steps at most; none of a recogniser without steps."""
     start: str | None = None
-    """What a canvas began from, ``noise`` or ``ctc``."""
+    """What a canvas began from: ``noise``, ``ctc`` or ``masks``."""
     scheme: str | None = None
     """The checkpoint's diffusion."""
     batch: int = 1

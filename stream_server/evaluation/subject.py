@@ -22,7 +22,7 @@ class Subject:
     has_steps: bool = True
     """Whether it refines in steps, so that their number matters."""
     start: str | None = None
-    """What canvases begin from, ``noise`` or ``ctc``."""
+    """What canvases begin from: ``noise``, ``ctc`` or ``masks``."""
     scheme: str | None = None
     """Its kind of diffusion."""
     guard: GuardConfig | None = None
@@ -74,8 +74,11 @@ def load_subject(
     if kind == "diffusion":
         recogniser = load_recogniser(config)
         sampler = recogniser.sampler
+        if start is not None and sampler.is_absorbing:
+            raise ConfigError("start", start, "nothing where canvases begin from masks")
         recogniser.retune(replace(sampler, start=start or sampler.start), guard or recogniser.guard)
-        return Subject(recogniser, True, recogniser.sampler.start, "uniform", recogniser.guard)
+        begins = "masks" if sampler.is_absorbing else recogniser.sampler.start
+        return Subject(recogniser, True, begins, sampler.scheme, recogniser.guard)
     if start is not None or guard is not None:
         raise ConfigError("recogniser", kind, "diffusion, where --start or --guard are given")
     return Subject(_load_reference(config, kind), has_steps=False)

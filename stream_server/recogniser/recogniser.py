@@ -17,10 +17,12 @@ from torch import Tensor
 from stream_server.recogniser.alignment import TokenSpan, align, greedy
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import (
+    MASK,
     SamplerConfig,
     advance,
     draw_noise,
     random_tokens,
+    reveal,
     temperatures,
     text_length,
 )
@@ -149,9 +151,11 @@ class DiffusionRecogniser:
         return row
 
     def _lay_canvas(self, row: DiffusionRow, draft: list[int], width: int, steps: int) -> None:
-        """Give a row a canvas of noise, begun from a draft if there is one."""
+        """Give a row a canvas of noise, begun from a draft if there is one; or of masks."""
         row.canvas = random_tokens(row.generator, width, self._model.decoder.vocabulary)
         draft = [*draft[: width - 1], END] if draft else []
+        if self.sampler.is_absorbing:
+            draft = [MASK] * width
         row.canvas[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=self._device)
         row.conditioning = None
         row.argmax = []
@@ -188,8 +192,12 @@ class DiffusionRecogniser:
         config = self._model.config.sampler
         done = [row.steps_done - row.begun for row in own]
         heat = temperatures(done, [row.limit for row in own], config, self._device)
-        noise = draw_noise([row.generator for row in own], sizes, vocabulary)
-        result = advance(logits, heat, lengths, noise, config)
+        if config.is_absorbing:
+            left = [row.limit - each - 1 for row, each in zip(own, done, strict=True)]
+            result = reveal(logits, canvas, heat, lengths, torch.tensor(left, device=self._device))
+        else:
+            noise = draw_noise([row.generator for row in own], sizes, vocabulary)
+            result = advance(logits, heat, lengths, noise, config)
         best = result.argmax.tolist()
         entropy = result.entropy.tolist()
         probability = result.probability.tolist()

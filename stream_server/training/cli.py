@@ -17,7 +17,7 @@ from stream_server.training.corpus import Corpus
 from stream_server.training.data import Clip, load_sets, read_sentences
 from stream_server.training.loop import Trainer, log_line
 from stream_server.training.pack import read_pack, write_pack
-from stream_server.training.recipe import SpeechConfig, read_recipe
+from stream_server.training.recipe import SpeechConfig, read_recipe, with_scheme
 from stream_server.training.synthesis import prompts, speak_all
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
@@ -66,9 +66,12 @@ def run(
     start: Annotated[Path | None, typer.Option(help="Checkpoint to begin from.")] = None,
     save_every: Annotated[int, typer.Option(help="Updates between saved states.")] = 1000,
     minutes: Annotated[float, typer.Option(help="Minutes for the whole run; 0: no limit.")] = 0,
+    scheme: Annotated[
+        str | None, typer.Option(help="uniform or absorbing, in the place of the recipe's.")
+    ] = None,
 ) -> None:
     """Train, or go on training where the last run in ``--output`` stopped."""
-    recipe = read_recipe(recipe_file)
+    recipe = with_scheme(read_recipe(recipe_file), scheme)
     output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     clips = read_pack(data / "pack.bin", workers)

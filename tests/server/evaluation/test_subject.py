@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ConfigError, ModelError
 from stream_server.evaluation.subject import load_subject, parse_guard
+from stream_server.recogniser.checkpoint import EMBEDDED
 from stream_server.recogniser.support import GuardConfig
 
 CONFIG = RecogniserConfig("embedded", "cpu", threads=1)
@@ -30,6 +35,20 @@ def test_the_guard_is_one_threshold_or_two() -> None:
     for wrong in ("", "a", "1.5", "0.1,0.2,0.3", "-1"):
         with pytest.raises(ConfigError, match="guard"):
             parse_guard(wrong)
+
+
+@pytest.mark.model
+def test_a_checkpoint_of_the_absorbing_scheme_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "absorbing"
+    shutil.copytree(EMBEDDED, folder)
+    document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    document["model"]["sampler"]["scheme"] = "absorbing"
+    (folder / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    config = RecogniserConfig(str(folder), "cpu", threads=1)
+    subject = load_subject(config)
+    assert (subject.scheme, subject.start) == ("absorbing", "masks")
+    with pytest.raises(ConfigError, match="masks"):
+        load_subject(config, start="ctc")
 
 
 def test_what_is_wrong_is_refused() -> None:

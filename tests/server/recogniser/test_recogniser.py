@@ -19,6 +19,7 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
 )
 
 from stream_server.recogniser.alignment import align, greedy
+from stream_server.recogniser.denoise import MASK
 from stream_server.recogniser.interface import Hypothesis, Pcm, Recogniser, Utterance
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
 from stream_server.recogniser.recogniser import MIN_SAMPLES, DiffusionRecogniser, DiffusionRow
@@ -653,3 +654,46 @@ def test_tokens_that_stand_for_nothing_are_left_out(
     tokens = [*tokenizer.encode("six"), size - 1]
     monkeypatch.setattr(model.decoder, "denoise", Script(size, sure(tokens)))
     assert decode(make(model), Utterance(sound(8000), steps=2))[-1].text == "six"
+
+
+# The absorbing scheme
+
+
+def test_a_canvas_of_masks_is_revealed_and_not_redrawn(
+    make_model: Callable[..., TranscriptionModel],
+    make: MakeRecogniser,
+    config: ModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    tokenizer: Tokenizer,
+) -> None:
+    sampler = replace(config.sampler, scheme="absorbing", confidence=0.0)
+    model = deafen(make_model(sampler=sampler))
+    first, second = tokenizer.encode("six"), tokenizer.encode("two")
+
+    def waver(call: int, width: int) -> tuple[list[int], list[float]]:
+        # The other text after two of four steps: what was revealed before stays.
+        return sentence(first if call < 2 else second, width), [SURE] * width
+
+    script = Script(model.decoder.vocabulary, waver)
+    monkeypatch.setattr(model.decoder, "denoise", script)
+    draft = tuple(tokenizer.encode("nine"))
+    last = decode(make(model), Utterance(sound(8000), steps=4, draft=draft))[-1]
+    canvases = [canvas[0].tolist() for canvas in script.seen]
+    assert canvases[0] == [MASK] * len(canvases[0])
+    masks = [canvas.count(MASK) for canvas in canvases]
+    assert masks == sorted(masks, reverse=True)
+    assert len(masks) == last.step == 4
+    width = len(canvases[0])
+    assert masks == [width, width - width // 4, width // 2, width // 4]
+    assert last.text == "six"
+
+
+def test_a_row_of_masks_does_not_depend_on_its_neighbours(
+    make_model: Callable[..., TranscriptionModel], make: MakeRecogniser, config: ModelConfig
+) -> None:
+    model = make_model(sampler=replace(config.sampler, scheme="absorbing"))
+    recogniser = make(model)
+    utterances = [Utterance(sound(size, size), steps=6) for size in (8000, 20_000, 31_000)]
+    together = finish(recogniser, *recogniser.start(utterances))
+    for utterance, said in zip(utterances, together, strict=True):
+        assert decode(recogniser, utterance)[-1].tokens == said[-1].tokens
