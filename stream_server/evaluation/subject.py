@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -76,7 +76,7 @@ def load_subject(
         sampler = recogniser.sampler
         if start is not None and sampler.is_absorbing:
             raise ConfigError("start", start, "nothing where canvases begin from masks")
-        recogniser.retune(replace(sampler, start=start or sampler.start), guard or recogniser.guard)
+        recogniser.retune(start or sampler.start, guard or recogniser.guard)
         begins = "masks" if sampler.is_absorbing else recogniser.sampler.start
         return Subject(recogniser, True, begins, sampler.scheme, recogniser.guard)
     if start is not None or guard is not None:

@@ -17,6 +17,7 @@ from stream_server.training.corpus import Corpus
 from stream_server.training.data import Clip, load_sets, read_sentences
 from stream_server.training.loop import Trainer, log_line
 from stream_server.training.pack import read_pack, write_pack
+from stream_server.training.published_run import RunOptions, is_published, train_published
 from stream_server.training.recipe import SpeechConfig, read_recipe, with_scheme
 from stream_server.training.synthesis import prompts, speak_all
 
@@ -69,9 +70,19 @@ def run(
     scheme: Annotated[
         str | None, typer.Option(help="uniform or absorbing, in the place of the recipe's.")
     ] = None,
+    updates: Annotated[
+        int, typer.Option(help="Updates of this call, of a recipe with a backbone; 0: no limit.")
+    ] = 0,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Frozen parts with random weights, at full size.")
+    ] = False,
 ) -> None:
     """Train, or go on training where the last run in ``--output`` stopped."""
     recipe = with_scheme(read_recipe(recipe_file), scheme)
+    if is_published(recipe):
+        options = RunOptions(workers, save_every, 10, updates, minutes, rehearse)
+        train_published(recipe, data, output, torch.device(device), options)
+        return
     output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     clips = read_pack(data / "pack.bin", workers)

@@ -18,7 +18,7 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     StableAndConfidentStoppingCriteria,
 )
 
-from stream_server.recogniser.alignment import align, greedy
+from stream_server.recogniser.alignment import DenseFrames
 from stream_server.recogniser.denoise import MASK
 from stream_server.recogniser.interface import Hypothesis, Pcm, Recogniser, Utterance
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
@@ -358,7 +358,7 @@ def test_without_a_draft_the_canvas_may_start_from_ctc(
     plain, drafted = recogniser.start(
         [Utterance(sound(8000), steps=2), Utterance(sound(8000), steps=2, draft=(20,))]
     )
-    heard = greedy(plain.ctc)
+    heard = plain.ctc.greedy()
     assert heard
     assert plain.canvas[: len(heard) + 1].tolist() == [*heard, END][: len(plain.canvas)]
     assert drafted.canvas[:2].tolist() == [20, END]
@@ -491,7 +491,7 @@ def test_a_word_is_as_sure_as_its_least_sure_token_and_the_audio(
     rows = recogniser.start([Utterance(sound(16_000), steps=2)])
     last = finish(recogniser, *rows)[0][-1]
     assert last.confidences[places[0][1]] < 0.5
-    spans = align(rows[0].ctc, words)
+    spans = rows[0].ctc.align(words)
     assert spans is not None
     for word, own, sure_of in zip(last.words, places, (places[0][1], places[1][0]), strict=True):
         heard = support([spans[place] for place in own])
@@ -499,42 +499,43 @@ def test_a_word_is_as_sure_as_its_least_sure_token_and_the_audio(
 
 
 def test_text_that_the_audio_does_not_support_is_dropped(
-    model: TranscriptionModel, make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
+    make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
 ) -> None:
-    before = model.config
     recogniser = make()
     doctor(sure(tokenizer.encode("six seven")))
-    try:
-        recogniser.retune(recogniser.sampler, GuardConfig(0.1, 0.3))
-        assert recogniser.guard == GuardConfig(0.1, 0.3)
-        traced = decode(recogniser, Utterance(sound(16_000), steps=2, trace=True))
-        assert traced[0].text == "six seven"  # on its way it is shown as it is
-        assert (traced[-1].text, traced[-1].words) == ("", ())
-        assert traced[-1].tokens == tuple(tokenizer.encode("six seven"))
-        recogniser.retune(recogniser.sampler, GuardConfig(0, 0))
-        assert decode(recogniser, Utterance(sound(16_000), steps=2))[-1].text == "six seven"
-    finally:
-        model.config = before
+    recogniser.retune("noise", GuardConfig(0.1, 0.3))
+    assert recogniser.guard == GuardConfig(0.1, 0.3)
+    traced = decode(recogniser, Utterance(sound(16_000), steps=2, trace=True))
+    assert traced[0].text == "six seven"  # on its way it is shown as it is
+    assert (traced[-1].text, traced[-1].words) == ("", ())
+    assert traced[-1].tokens == tuple(tokenizer.encode("six seven"))
+    recogniser.retune("noise", GuardConfig(0, 0))
+    assert decode(recogniser, Utterance(sound(16_000), steps=2))[-1].text == "six seven"
 
 
 def test_the_first_word_that_stays_begins_the_text(
-    model: TranscriptionModel, make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
+    make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
 ) -> None:
     doctor(sure(tokenizer.encode("six seven")))
     recogniser = make()
     (row,) = recogniser.start([Utterance(sound(16_000), steps=1)])
     tokens = tokenizer.encode("six seven")
     places = [places for _, places in tokenizer.words(tokens)]
-    row.ctc = np.full_like(row.ctc, -20.0)
-    row.ctc[:, 0] = 0.0
+    logs = np.full((25, tokenizer.size), -20.0, np.float32)
+    logs[:, 0] = 0.0
     for frame, place in enumerate(places[1]):
-        row.ctc[10 + frame, tokens[place]] = 0.0
-    before = model.config
-    try:
-        recogniser.retune(recogniser.sampler, GuardConfig(0.1, 0))
-        assert finish(recogniser, row)[0][-1].text == "seven"
-    finally:
-        model.config = before
+        logs[10 + frame, tokens[place]] = 0.0
+    row.ctc = DenseFrames(logs)
+    recogniser.retune("noise", GuardConfig(0.1, 0))
+    assert finish(recogniser, row)[0][-1].text == "seven"
+
+
+def test_the_start_can_be_another(make: MakeRecogniser) -> None:
+    recogniser = make()
+    before = recogniser.sampler
+    recogniser.retune("ctc", recogniser.guard)
+    assert recogniser.sampler == replace(before, start="ctc")
+    assert make().sampler == before
 
 
 @settings(max_examples=15, deadline=None)
@@ -570,8 +571,8 @@ def test_words_that_do_not_fit_into_the_audio_have_no_times(
 def test_short_audio_is_decoded(recogniser: DiffusionRecogniser, samples: int) -> None:
     rows = recogniser.start([Utterance(sound(samples), steps=2), Utterance(sound(20_000), steps=2)])
     alone = recogniser.start([Utterance(sound(samples), steps=2)])
-    assert rows[0].ctc.shape == alone[0].ctc.shape
-    np.testing.assert_allclose(rows[0].ctc, alone[0].ctc, atol=1e-3)
+    assert rows[0].ctc.logs.shape == alone[0].ctc.logs.shape
+    np.testing.assert_allclose(rows[0].ctc.logs, alone[0].ctc.logs, atol=1e-3)
     for said in finish(recogniser, *rows):
         assert said[-1].is_final
 
@@ -589,7 +590,7 @@ def test_longer_audio_than_the_longest_is_decoded_whole(
     assert recogniser.info.max_samples == 16_000
     pcm = sound(3 * 16_000)
     (row,) = recogniser.start([Utterance(pcm, steps=1)])
-    assert len(row.ctc) * 640 >= len(pcm)
+    assert len(row.ctc.logs) * 640 >= len(pcm)
     finish(recogniser, row)
 
 
