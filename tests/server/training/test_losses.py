@@ -15,8 +15,11 @@ from torch.nn import functional
 
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import MASK
+from stream_server.recogniser.interface import Utterance
 from stream_server.recogniser.model import Encoded, TranscriptionModel
-from stream_server.recogniser.tokenizer import END
+from stream_server.recogniser.recogniser import DiffusionRecogniser
+from stream_server.recogniser.support import GuardConfig
+from stream_server.recogniser.tokenizer import END, Tokenizer
 from stream_server.training import losses as losses_module
 from stream_server.training.loop import Trainer
 from stream_server.training.losses import (
@@ -301,6 +304,30 @@ def test_the_absorbing_scheme_learns_what_is_masked(
         optimiser.step()
         losses.append(float(loss.detach()))
     assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+
+
+def test_a_network_of_the_absorbing_scheme_writes_what_it_learnt(
+    model: TranscriptionModel, tokenizer: Tokenizer
+) -> None:
+    sampler = replace(model.config.sampler, scheme="absorbing")
+    model.config = replace(model.config, sampler=sampler, guard=GuardConfig(0, 0))
+    pcm = 0.3 * torch.sin(torch.arange(12_000) * torch.tensor([[0.1], [0.9]]))
+    text, lengths = TEXT[:2], LENGTHS[:2]
+    targets = targets_of(8)[:2]
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(200):
+        encoded = model.listen(pcm, torch.tensor([12_000, 12_000]))
+        cache, causal = teacher_forced(model, encoded, LANGUAGES[[0, 0]], text, lengths)
+        loss, _ = diffusion_loss(model, cache, targets, lengths, targets, CONFIG, False)
+        optimiser.zero_grad()
+        (loss + causal).backward()
+        optimiser.step()
+    recogniser = DiffusionRecogniser(model, tokenizer, torch.device("cpu"), 8)
+    rows = recogniser.start([Utterance(row.numpy(), 3, "en") for row in pcm])
+    for _ in range(3):
+        heard = recogniser.step(rows)
+    expected = [row[:length].tolist() for row, length in zip(text, lengths, strict=True)]
+    assert [list(each.tokens) for each in heard] == expected
 
 
 @torch.no_grad()
