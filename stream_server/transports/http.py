@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Match, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -123,13 +123,16 @@ class _Application(Starlette):
     """Starlette, but a WebSocket to a path that is not there is told so before the upgrade."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and scope["path"] != STREAM_PATH:
+        if scope["type"] == "websocket" and not self._serves(scope):
             detail = f"no WebSocket is served here; connect to {STREAM_PATH}"
             websocket = WebSocket(scope, receive, send)
             request = Request({**scope, "type": "http", "method": "GET"})
             await websocket.send_denial_response(refuse_http(request, HTTPException(404, detail)))
             return
         await super().__call__(scope, receive, send)
+
+    def _serves(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is Match.FULL for route in self.routes)
 
 
 def make_app(

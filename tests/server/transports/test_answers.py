@@ -17,8 +17,8 @@ from stream_server.transports.answers import error_response, json_response, refu
 @pytest.mark.parametrize(
     ("error", "status", "code", "kind"),
     [
-        (BadAudio("b", field="file"), 422, "bad_audio", "invalid_request_error"),
-        (InvalidField("i", field="steps"), 422, "invalid_field", "invalid_request_error"),
+        (BadAudio("b", field="file"), 400, "bad_audio", "invalid_request_error"),
+        (InvalidField("i", field="steps"), 400, "invalid_field", "invalid_request_error"),
         (TooLarge("t"), 413, "too_large", "invalid_request_error"),
         (RemoteProtocolError("bad_message", "m"), 400, "bad_message", "invalid_request_error"),
         (Overloaded("o"), 503, "overloaded", "server_error"),
