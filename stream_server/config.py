@@ -72,6 +72,7 @@ _WEEK_MS: Final = 7 * 86_400_000
 _ALLOWED: Final[Mapping[str, _Range | _Pattern]] = {
     "host": _Pattern(r"\S+", "a host name or an address"),
     "port": _Range(0, 65_535),
+    "wyoming_port": _Range(0, 65_535),
     "api_key": _Pattern(r"[!-+\--~]+", "printable ASCII without spaces and commas"),
     "log_level": _Pattern("debug|info|warning|error", "debug, info, warning or error"),
     "max_sessions": _Range(1, 100_000),
@@ -134,6 +135,8 @@ class ListenConfig:
     """Address to listen on; 0.0.0.0 is every IPv4 one of the machine, :: every one."""
     port: int = 8000
     """TCP port, for everything; 0 takes a free one."""
+    wyoming_port: int = 0
+    """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
     api_key: tuple[str, ...] = ()
     """Keys that open the server; none leaves it open."""
     log_level: str = "info"

@@ -22,6 +22,7 @@ from stream_protocol.messages import SUBPROTOCOL
 from stream_server.config import LimitsConfig
 from stream_server.errors import Unauthorized
 from stream_server.metrics import CONTENT_TYPE, Metrics
+from stream_server.transports import openai_realtime, openai_rest, vosk
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import (
     RETRY_AFTER,
@@ -73,7 +74,9 @@ class _Pages:
         """Say what is here."""
         endpoints = {
             STREAM_PATH: f"WebSocket, subprotocol {SUBPROTOCOL}: live audio in, transcripts out",
-            UPLOAD_PATH: "POST a file: json, text, srt, vtt or verbose_json",
+            UPLOAD_PATH: "POST a file: json, text, srt, vtt or verbose_json, or text as it comes",
+            openai_realtime.PATH: "WebSocket: OpenAI's realtime transcription sessions",
+            vosk.PATHS[1]: "WebSocket: Vosk's protocol, also at /",
             "/healthz": "the process lives",
             "/readyz": "a session would be taken now",
             "/metrics": "Prometheus",
@@ -158,6 +161,9 @@ def make_app(
         Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
         Route(STREAM_PATH, _upgrade_required),
         WebSocketRoute(STREAM_PATH, stream.__call__),
+        *openai_rest.routes(admission, keys),
+        *openai_realtime.routes(admission, keys, metrics, limits.max_message_bytes),
+        *vosk.routes(admission, keys, metrics, limits.max_message_bytes),
     ]
     return _Application(routes=routes, exception_handlers={HTTPException: refuse_http})
 

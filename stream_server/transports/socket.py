@@ -1,4 +1,4 @@
-"""An accepted WebSocket as every API here uses it: bounded frames in, text out, gone once and for all.
+"""An accepted WebSocket as every API here uses it: bounded frames in, text out, gone for good.
 
 Reading is paced by the caller: uvicorn stops reading the socket until ``receive`` is called, so a
 session that does not keep up slows its client down through TCP. Knows no API's messages.
