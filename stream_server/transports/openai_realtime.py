@@ -2,7 +2,8 @@
 
 A session of ours begins with the first audio, since the format may be set until then. What a client
 cannot have is answered by an ``error`` event that does not end the session, as OpenAI does; but
-LiveKit and Pipecat end theirs at any, so what is harmless is let pass in silence.
+LiveKit and Pipecat end theirs at any, so what is harmless is let pass in silence, and what another
+connection may cure is said by the close code alone.
 """
 
 from __future__ import annotations
@@ -217,10 +218,7 @@ class RealtimePeer:
         await self._socket.close(code, reason)
 
     async def dismiss(self, error: DiffscribeError) -> None:
-        """Send ``error`` and close. Never raises."""
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            async with asyncio.timeout(GRACE_SECONDS):
-                await self.send(error_message(error))
+        """Close the connection; the code says why. Never raises."""
         wire_form = wire_error(error)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):

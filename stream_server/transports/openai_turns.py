@@ -139,6 +139,9 @@ class Turns:
                 return self._finish(message)
             case Flushed():
                 return self._close(message)
+            case Error(fatal=True, retryable=True):
+                # The close code says it, and clients connect again: LiveKit not after an error.
+                return []
             case Error(fatal=True):
                 return [wire.ErrorEvent(self.event_id(), error_detail(message))]
             case Error():

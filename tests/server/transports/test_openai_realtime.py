@@ -138,5 +138,5 @@ async def test_a_peer_speaks_and_hears() -> None:
     await peer.dismiss(Draining("stops"))
     assert await peer.receive() is None
     texts = [json.loads(m["text"])["type"] for m in sent if m["type"] == "websocket.send"]
-    assert texts == ["session.created", "session.updated", "error"]
+    assert texts == ["session.created", "session.updated"]
     assert sent[-1]["code"] == 1012

@@ -155,6 +155,11 @@ def test_a_fatal_error_is_an_event() -> None:
     assert event.error.type == "invalid_request_error"
 
 
+def test_what_a_new_connection_may_cure_is_left_to_the_close_code() -> None:
+    turns = Turns("sess_x", "ga", is_manual=False)
+    assert turns.show(Error("timeout", "silence", None, True, True)) == []
+
+
 def test_switching_to_manual_keeps_what_runs() -> None:
     turns = Turns("sess_x", "ga", is_manual=False)
     turns.hear(SECOND)
