@@ -45,7 +45,7 @@ _BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 _NOT_HERE = ("response.", "conversation.item.", "output_audio_buffer.")
 """Events of a conversation with a model, which a client would wait for in vain."""
 
-Input = ClientMessage | bytes
+_Input = ClientMessage | bytes
 """What a session of ours takes."""
 
 
@@ -76,6 +76,8 @@ class Conversation:
         self._info = info
         self._turns = Turns(session_id, dialect, is_manual=settings.turn is None)
         self._is_started = False
+        self._bytes = 0
+        """Of audio, all in one format."""
 
     def open(self) -> list[wire.Event]:
         """Return what is said first."""
@@ -84,7 +86,7 @@ class Conversation:
             return [wire.BetaSessionCreated(event_id, self._beta())]
         return [wire.SessionCreated(event_id, self._ga())]
 
-    def take(self, data: str | bytes) -> tuple[list[Input], list[wire.Event]]:
+    def take(self, data: str | bytes) -> tuple[list[_Input], list[wire.Event]]:
         """Return what a message means to our session, and what is answered at once."""
         if isinstance(data, bytes):
             return self._append(data), []
@@ -103,7 +105,7 @@ class Conversation:
         """Return what a message of our session means to the client."""
         return self._turns.show(message)
 
-    def _carry_out(self, kind: str, data: str) -> tuple[list[Input], list[wire.Event]]:
+    def _carry_out(self, kind: str, data: str) -> tuple[list[_Input], list[wire.Event]]:
         match kind:
             case "input_audio_buffer.append":
                 return self._append(wire.decode(data, wire.AudioAppend).audio), []
@@ -121,16 +123,18 @@ class Conversation:
             )
         return [], []
 
-    def _append(self, audio: bytes) -> list[Input]:
+    def _append(self, audio: bytes) -> list[_Input]:
         if not audio:
             return []
-        self._turns.hear(self._settings.samples(len(audio)))
+        # From the sum: rounded piece by piece, it would drift away from the session's clock.
+        self._bytes += len(audio)
+        self._turns.hear(self._settings.samples(self._bytes))
         if self._is_started:
             return [audio]
         self._is_started = True
         return [self._settings.start(), audio]
 
-    def _commit(self) -> tuple[list[Input], list[wire.Event]]:
+    def _commit(self) -> tuple[list[_Input], list[wire.Event]]:
         if self._turns.has_audio:
             flush, events = self._turns.commit()
             return [flush], events
@@ -140,7 +144,7 @@ class Conversation:
 
     def _update(
         self, kind: str, fields: wire.SessionFields
-    ) -> tuple[list[Input], list[wire.Event]]:
+    ) -> tuple[list[_Input], list[wire.Event]]:
         before = self._settings
         settings = config.update(before, fields, self._info)
         is_other_format = (settings.format, settings.rate) != (before.format, before.rate)
@@ -176,7 +180,7 @@ class RealtimePeer:
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._conversation: Conversation | None = None
-        self._inputs: deque[Input] = deque()
+        self._inputs: deque[_Input] = deque()
 
     async def open(self, conversation: Conversation) -> None:
         """Begin, once the connection is accepted.
@@ -187,7 +191,7 @@ class RealtimePeer:
         self._conversation = conversation
         await self._send(conversation.open())
 
-    async def receive(self) -> Input | None:
+    async def receive(self) -> _Input | None:
         """Return what the session has to take next; none when the client is gone.
 
         Raises:
@@ -334,4 +338,4 @@ def routes(
     ]
 
 
-__all__ = ["PATH", "Conversation", "Input", "RealtimeEndpoint", "RealtimePeer", "routes"]
+__all__ = ["PATH", "Conversation", "RealtimeEndpoint", "RealtimePeer", "routes"]

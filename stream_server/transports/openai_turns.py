@@ -97,13 +97,13 @@ class Turns:
         """Whether audio came since the last commit or clear."""
         return self._received > self._committed
 
-    def hear(self, samples: int) -> None:
+    def hear(self, position: int) -> None:
         """Take note of audio.
 
         Args:
-            samples: at 16 kHz.
+            position: samples; all audio so far at 16 kHz.
         """
-        self._received += samples
+        self._received = position
 
     def commit(self) -> tuple[Flush, list[wire.Event]]:
         """End the turn; call when there is audio."""
