@@ -14,7 +14,6 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 
-import msgspec
 import structlog
 from msgspec import UNSET
 from starlette.requests import Request
@@ -47,10 +46,6 @@ _NOT_HERE = ("response.", "conversation.item.", "output_audio_buffer.")
 
 _Input = ClientMessage | bytes
 """What a session of ours takes."""
-
-
-class _BufferEmpty(InvalidField):
-    """A commit of nothing; clients know its code."""
 
 
 class Conversation:
@@ -94,23 +89,23 @@ class Conversation:
         try:
             envelope = wire.decode(data, wire.Envelope)
             event_id = envelope.event_id
-            return self._carry_out(envelope.type, data)
+            return self._carry_out(envelope, data)
         except InvalidField as error:
             detail = error_detail(error_message(error), event_id)
-            if isinstance(error, _BufferEmpty):
-                detail = msgspec.structs.replace(detail, code="input_audio_buffer_commit_empty")
             return [], [wire.ErrorEvent(self._turns.event_id(), detail)]
 
     def show(self, message: ServerMessage) -> list[wire.Event]:
         """Return what a message of our session means to the client."""
         return self._turns.show(message)
 
-    def _carry_out(self, kind: str, data: str) -> tuple[list[_Input], list[wire.Event]]:
-        match kind:
+    def _carry_out(
+        self, envelope: wire.Envelope, data: str
+    ) -> tuple[list[_Input], list[wire.Event]]:
+        match kind := envelope.type:
             case "input_audio_buffer.append":
                 return self._append(wire.decode(data, wire.AudioAppend).audio), []
             case "input_audio_buffer.commit":
-                return self._commit()
+                return self._commit(envelope.event_id)
             case "input_audio_buffer.clear":
                 flush, events = self._turns.clear()
                 return [flush] if flush else [], events
@@ -134,13 +129,19 @@ class Conversation:
         self._is_started = True
         return [self._settings.start(), audio]
 
-    def _commit(self) -> tuple[list[_Input], list[wire.Event]]:
+    def _commit(self, event_id: str | None) -> tuple[list[_Input], list[wire.Event]]:
         if self._turns.has_audio:
             flush, events = self._turns.commit()
             return [flush], events
         if not self._turns.is_manual:
             return [], []  # the server has committed it already
-        raise _BufferEmpty("the input audio buffer is empty: append audio before you commit it")
+        detail = wire.ErrorDetail(
+            "invalid_request_error",
+            "input_audio_buffer_commit_empty",
+            "the input audio buffer is empty: append audio before you commit it",
+            event_id=event_id,
+        )
+        return [], [wire.ErrorEvent(self._turns.event_id(), detail)]
 
     def _update(
         self, kind: str, fields: wire.SessionFields
