@@ -72,6 +72,7 @@ _WEEK_MS: Final = 7 * 86_400_000
 _ALLOWED: Final[Mapping[str, _Range | _Pattern]] = {
     "host": _Pattern(r"\S+", "a host name or an address"),
     "port": _Range(0, 65_535),
+    "wyoming_port": _Range(0, 65_535),
     "api_key": _Pattern(r"[!-+\--~]+", "printable ASCII without spaces and commas"),
     "log_level": _Pattern("debug|info|warning|error", "debug, info, warning or error"),
     "max_sessions": _Range(1, 100_000),
@@ -142,6 +143,8 @@ class ListenConfig:
     """Keys that open the server; none leaves it open."""
     log_level: str = "info"
     """debug, info, warning or error."""
+    wyoming_port: int = 0
+    """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
 
     def __post_init__(self) -> None:
         _check_section("listen", self)

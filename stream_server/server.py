@@ -32,6 +32,7 @@ from stream_server.session.driver import Services
 from stream_server.transports.admission import Admission
 from stream_server.transports.auth import Keys
 from stream_server.transports.http import make_app
+from stream_server.transports.wyoming import WyomingServer, info_event
 from stream_server.version import version
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -147,8 +148,11 @@ class Server:
             return
         config = self._config
         admission = Admission(config.limits.max_sessions)
-        with _listen(config.listen) as listener:
+        with _listen(config.listen) as listener, contextlib.ExitStack() as stack:
             self._port = listener.getsockname()[1]
+            wyoming = None
+            if port := config.listen.wyoming_port:
+                wyoming = stack.enter_context(_listen(config.listen, "wyoming_port", port))
             app = make_app(
                 admission, Keys(config.listen.api_key), self._metrics, config.limits, version()
             )
@@ -156,7 +160,7 @@ class Server:
             serving = asyncio.create_task(web.serve([listener]))
             with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="audio") as executor:
                 try:
-                    await self._live(admission, executor, on_ready, serving)
+                    await self._live(admission, executor, on_ready, serving, wyoming)
                 finally:
                     admission.close()
                     web.should_exit = True
@@ -169,11 +173,13 @@ class Server:
         executor: ThreadPoolExecutor,
         on_ready: Callable[[Ready], None] | None,
         serving: asyncio.Task[None],
+        wyoming_listener: socket.socket | None,
     ) -> None:
         """Load, let clients in, and drain when told to."""
         assert self._stopping is not None
         began, self._is_loading = time.monotonic(), True
         engine: Engine | None = None
+        wyoming: WyomingServer | None = None
         stopping = asyncio.create_task(self._stopping.wait())
         loading = asyncio.create_task(asyncio.to_thread(self._start_engine))
         try:
@@ -195,6 +201,10 @@ class Server:
             )
             admission.open(services, lambda: engine is not None and engine.is_ready)
             self._metrics.record_build(version=version(), model=recogniser.info.name)
+            if wyoming_listener is not None:
+                info = info_event(recogniser.info, version())
+                wyoming = WyomingServer(admission, self._metrics, self._config.limits, info)
+                await wyoming.start(wyoming_listener)
             if on_ready is not None:
                 on_ready(Ready(self.url, recogniser.info.name, time.monotonic() - began))
             _log.info("ready", model=recogniser.info.name, port=self.port)
@@ -202,6 +212,8 @@ class Server:
             await self._drain(admission, draining)
         finally:
             stopping.cancel()
+            if wyoming is not None:
+                await wyoming.close()
             if engine is None:
                 # A thread cannot be interrupted: the model is let load to its end.
                 with contextlib.suppress(Exception):
@@ -277,13 +289,22 @@ def _uvicorn_config(app: object, config: Config) -> uvicorn.Config:
 
 
 @contextlib.contextmanager
-def _listen(listen: ListenConfig) -> Iterator[socket.socket]:
-    """Give the listening socket, open from before the model loads."""
+def _listen(
+    listen: ListenConfig, option: str = "port", port: int | None = None
+) -> Iterator[socket.socket]:
+    """Give a listening socket, open from before the model loads.
+
+    Args:
+        listen: where.
+        option: that names the port.
+        port: other than the one of ``listen``.
+    """
+    port = listen.port if port is None else port
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        listener = socket.create_server((listen.host, listen.port), family=family, backlog=2048)
+        listener = socket.create_server((listen.host, port), family=family, backlog=2048)
     except OSError as error:
-        key, value = "listen.port", listen.port
+        key, value = f"listen.{option}", port
         if not isinstance(error, PermissionError) and error.errno != 98:
             key, value = "listen.host", listen.host  # type: ignore[assignment]
         raise ConfigError(key, value, f"an address to listen on ({error.strerror})") from error

@@ -52,6 +52,11 @@ def error_response(error: BaseException) -> Response:
     return json_response(_Body(detail), wire.http_status, headers)
 
 
+def refusal(status: int, code: str, message: str, param: str | None = None) -> Response:
+    """Return the answer to a request that an API knows and this server does not serve."""
+    return json_response(_Body(_Detail(message, _type(status), code, param)), status)
+
+
 def refuse_http(request: Request, error: Exception) -> Response:
     """Answer what the router refuses (no such path, wrong method): an exception handler."""
     if not isinstance(error, HTTPException):
@@ -66,4 +71,4 @@ def _type(status: int) -> str:
     return "invalid_request_error" if status < 500 else "server_error"
 
 
-__all__ = ["RETRY_AFTER", "error_response", "json_response", "refuse_http"]
+__all__ = ["RETRY_AFTER", "error_response", "json_response", "refusal", "refuse_http"]

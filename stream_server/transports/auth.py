@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import Iterable
 
 from starlette.requests import HTTPConnection
@@ -33,15 +34,29 @@ class Keys:
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = tuple(_digest(key) for key in keys)
 
-    def check(self, connection: HTTPConnection) -> None:
+    def derive(self, purpose: bytes) -> bytes:
+        """Return 32 bytes that only a server with the same keys knows; by chance without keys.
+
+        Args:
+            purpose: different bytes for each.
+        """
+        if not self._digests:
+            return secrets.token_bytes(32)
+        return hmac.digest(b"".join(sorted(self._digests)), purpose, "sha256")
+
+    def check(self, connection: HTTPConnection, *more: str) -> None:
         """Let ``connection`` in.
+
+        Args:
+            connection: with its keys in the usual places.
+            more: keys that came in a way of one API.
 
         Raises:
             Unauthorized: it brings no key, or no right one.
         """
         if not self._digests:
             return
-        offered = [_digest(key) for key in _offered(connection)[:8]]
+        offered = [_digest(key) for key in [*more, *_offered(connection)][:8]]
         # Every pair is compared: leaving at the first match would tell which key it was.
         matches = [hmac.compare_digest(a, b) for a in offered for b in self._digests]
         if not any(matches):

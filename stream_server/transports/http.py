@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Match, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -22,6 +22,7 @@ from stream_protocol.messages import SUBPROTOCOL
 from stream_server.config import LimitsConfig
 from stream_server.errors import Unauthorized
 from stream_server.metrics import CONTENT_TYPE, Metrics
+from stream_server.transports import openai_realtime, openai_rest, vosk
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import (
     RETRY_AFTER,
@@ -73,7 +74,9 @@ class _Pages:
         """Say what is here."""
         endpoints = {
             STREAM_PATH: f"WebSocket, subprotocol {SUBPROTOCOL}: live audio in, transcripts out",
-            UPLOAD_PATH: "POST a file: json, text, srt, vtt or verbose_json",
+            UPLOAD_PATH: "POST a file: json, text, srt, vtt or verbose_json, or text as it comes",
+            openai_realtime.PATH: "WebSocket: OpenAI's realtime transcription sessions",
+            vosk.PATHS[1]: "WebSocket: Vosk's protocol, also at /",
             "/healthz": "the process lives",
             "/readyz": "a session would be taken now",
             "/metrics": "Prometheus",
@@ -123,13 +126,16 @@ class _Application(Starlette):
     """Starlette, but a WebSocket to a path that is not there is told so before the upgrade."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and scope["path"] != STREAM_PATH:
+        if scope["type"] == "websocket" and not self._serves(scope):
             detail = f"no WebSocket is served here; connect to {STREAM_PATH}"
             websocket = WebSocket(scope, receive, send)
             request = Request({**scope, "type": "http", "method": "GET"})
             await websocket.send_denial_response(refuse_http(request, HTTPException(404, detail)))
             return
         await super().__call__(scope, receive, send)
+
+    def _serves(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is Match.FULL for route in self.routes)
 
 
 def make_app(
@@ -155,6 +161,9 @@ def make_app(
         Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
         Route(STREAM_PATH, _upgrade_required),
         WebSocketRoute(STREAM_PATH, stream.__call__),
+        *openai_rest.routes(admission, keys),
+        *openai_realtime.routes(admission, keys, metrics, limits.max_message_bytes),
+        *vosk.routes(admission, keys, metrics, limits.max_message_bytes),
     ]
     return _Application(routes=routes, exception_handlers={HTTPException: refuse_http})
 

@@ -51,5 +51,19 @@ def test_without_keys_the_server_is_open() -> None:
     Keys(()).check(connection(authorization="Bearer anything"))
 
 
+def test_a_key_may_come_in_a_way_of_one_api() -> None:
+    keys = Keys(["sesame"])
+    keys.check(connection(), "wrong", "sesame")
+    with pytest.raises(Unauthorized, match="not valid"):
+        keys.check(connection(), "wrong")
+
+
+def test_servers_with_the_same_keys_derive_the_same_secret() -> None:
+    one, two = Keys(["a", "b"]), Keys(["b", "a"])
+    assert one.derive(b"x") == two.derive(b"x") != one.derive(b"y")
+    assert one.derive(b"x") != Keys(["a"]).derive(b"x")
+    assert Keys(()).derive(b"x") != Keys(()).derive(b"x")
+
+
 def test_a_key_is_not_kept_as_text() -> None:
     assert b"sesame" not in b"".join(Keys(["sesame"])._digests)
