@@ -226,7 +226,7 @@ class SpeechmaticsDialect:
                 self._cuts.started(message)
             case native.SpeechEnded():
                 self._cuts.ended(message)
-            case native.Partial() if self._config.enable_partials:
+            case native.Partial():
                 text, words = message.stable + message.tentative, partial_words(message)
                 return [
                     _AddPartialTranscript(
@@ -291,7 +291,9 @@ class SpeechmaticsDialect:
             case "SetRecognitionConfig":
                 new = self._checked(control.transcription_config or _Config())
                 self._config = _merged(self._config, new)
-                change = native.Configure(endpointing=self._endpointing(), language=self._language)
+                change = native.Configure(
+                    self._endpointing(), self._language, self._partial_interval_ms
+                )
                 return Heard([change] if is_started else [])
             case "StartRecognition":
                 raise RemoteProtocolError(
@@ -326,12 +328,16 @@ class SpeechmaticsDialect:
         return audio.start(
             endpointing=self._endpointing(),
             language=self._language,
-            partial_interval_ms=native.Start().partial_interval_ms,
+            partial_interval_ms=self._partial_interval_ms,
         )
 
     @property
     def _language(self) -> str | None:
         return _language_code(self._config.language)
+
+    @property
+    def _partial_interval_ms(self) -> int:
+        return native.Start().partial_interval_ms if self._config.enable_partials else 0
 
     @property
     def _trigger(self) -> float:
