@@ -89,8 +89,8 @@ class _Control(msgspec.Struct, frozen=True):
     message: str
     audio_format: _AudioFormat | None = None
     transcription_config: _Config | None = None
-    translation_config: msgspec.Raw | None = None
-    audio_events_config: msgspec.Raw | None = None
+    translation_config: object = None
+    audio_events_config: object = None
 
 
 # --- what the server says -------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class SpeechmaticsDialect:
             ("translation_config", control.translation_config),
             ("audio_events_config", control.audio_events_config),
         ):
-            if value is not None and bytes(value) != b"null":
+            if value is not None:
                 raise InvalidField("not to be had from this server: leave it out", field=name)
         self._config = self._checked(control.transcription_config or _Config())
         audio = control.audio_format or _AudioFormat("file")
