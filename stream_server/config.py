@@ -135,12 +135,12 @@ class ListenConfig:
     """Address to listen on; 0.0.0.0 is every IPv4 one of the machine, :: every one."""
     port: int = 8000
     """TCP port, for everything; 0 takes a free one."""
-    wyoming_port: int = 0
-    """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
     api_key: tuple[str, ...] = ()
     """Keys that open the server; none leaves it open."""
     log_level: str = "info"
     """debug, info, warning or error."""
+    wyoming_port: int = 0
+    """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
 
     def __post_init__(self) -> None:
         _check_section("listen", self)

@@ -2,7 +2,8 @@
 
 A session of ours begins with the first audio, since the format may be set until then. What a client
 cannot have is answered by an ``error`` event that does not end the session, as OpenAI does; but
-LiveKit and Pipecat end theirs at any, so what is harmless is let pass in silence.
+LiveKit and Pipecat end theirs at any, so what is harmless is let pass in silence, and what another
+connection may cure is said by the close code alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 
-import msgspec
 import structlog
 from msgspec import UNSET
 from starlette.requests import Request
@@ -44,12 +44,8 @@ _BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 _NOT_HERE = ("response.", "conversation.item.", "output_audio_buffer.")
 """Events of a conversation with a model, which a client would wait for in vain."""
 
-Input = ClientMessage | bytes
+_Input = ClientMessage | bytes
 """What a session of ours takes."""
-
-
-class _BufferEmpty(InvalidField):
-    """A commit of nothing; clients know its code."""
 
 
 class Conversation:
@@ -75,6 +71,8 @@ class Conversation:
         self._info = info
         self._turns = Turns(session_id, dialect, is_manual=settings.turn is None)
         self._is_started = False
+        self._bytes = 0
+        """Of audio, all in one format."""
 
     def open(self) -> list[wire.Event]:
         """Return what is said first."""
@@ -83,7 +81,7 @@ class Conversation:
             return [wire.BetaSessionCreated(event_id, self._beta())]
         return [wire.SessionCreated(event_id, self._ga())]
 
-    def take(self, data: str | bytes) -> tuple[list[Input], list[wire.Event]]:
+    def take(self, data: str | bytes) -> tuple[list[_Input], list[wire.Event]]:
         """Return what a message means to our session, and what is answered at once."""
         if isinstance(data, bytes):
             return self._append(data), []
@@ -91,23 +89,23 @@ class Conversation:
         try:
             envelope = wire.decode(data, wire.Envelope)
             event_id = envelope.event_id
-            return self._carry_out(envelope.type, data)
+            return self._carry_out(envelope, data)
         except InvalidField as error:
             detail = error_detail(error_message(error), event_id)
-            if isinstance(error, _BufferEmpty):
-                detail = msgspec.structs.replace(detail, code="input_audio_buffer_commit_empty")
             return [], [wire.ErrorEvent(self._turns.event_id(), detail)]
 
     def show(self, message: ServerMessage) -> list[wire.Event]:
         """Return what a message of our session means to the client."""
         return self._turns.show(message)
 
-    def _carry_out(self, kind: str, data: str) -> tuple[list[Input], list[wire.Event]]:
-        match kind:
+    def _carry_out(
+        self, envelope: wire.Envelope, data: str
+    ) -> tuple[list[_Input], list[wire.Event]]:
+        match kind := envelope.type:
             case "input_audio_buffer.append":
                 return self._append(wire.decode(data, wire.AudioAppend).audio), []
             case "input_audio_buffer.commit":
-                return self._commit()
+                return self._commit(envelope.event_id)
             case "input_audio_buffer.clear":
                 flush, events = self._turns.clear()
                 return [flush] if flush else [], events
@@ -120,26 +118,34 @@ class Conversation:
             )
         return [], []
 
-    def _append(self, audio: bytes) -> list[Input]:
+    def _append(self, audio: bytes) -> list[_Input]:
         if not audio:
             return []
-        self._turns.hear(self._settings.samples(len(audio)))
+        # From the sum: rounded piece by piece, it would drift away from the session's clock.
+        self._bytes += len(audio)
+        self._turns.hear(self._settings.samples(self._bytes))
         if self._is_started:
             return [audio]
         self._is_started = True
         return [self._settings.start(), audio]
 
-    def _commit(self) -> tuple[list[Input], list[wire.Event]]:
+    def _commit(self, event_id: str | None) -> tuple[list[_Input], list[wire.Event]]:
         if self._turns.has_audio:
             flush, events = self._turns.commit()
             return [flush], events
         if not self._turns.is_manual:
             return [], []  # the server has committed it already
-        raise _BufferEmpty("the input audio buffer is empty: append audio before you commit it")
+        detail = wire.ErrorDetail(
+            "invalid_request_error",
+            "input_audio_buffer_commit_empty",
+            "the input audio buffer is empty: append audio before you commit it",
+            event_id=event_id,
+        )
+        return [], [wire.ErrorEvent(self._turns.event_id(), detail)]
 
     def _update(
         self, kind: str, fields: wire.SessionFields
-    ) -> tuple[list[Input], list[wire.Event]]:
+    ) -> tuple[list[_Input], list[wire.Event]]:
         before = self._settings
         settings = config.update(before, fields, self._info)
         is_other_format = (settings.format, settings.rate) != (before.format, before.rate)
@@ -175,7 +181,7 @@ class RealtimePeer:
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._conversation: Conversation | None = None
-        self._inputs: deque[Input] = deque()
+        self._inputs: deque[_Input] = deque()
 
     async def open(self, conversation: Conversation) -> None:
         """Begin, once the connection is accepted.
@@ -186,7 +192,7 @@ class RealtimePeer:
         self._conversation = conversation
         await self._send(conversation.open())
 
-    async def receive(self) -> Input | None:
+    async def receive(self) -> _Input | None:
         """Return what the session has to take next; none when the client is gone.
 
         Raises:
@@ -217,10 +223,7 @@ class RealtimePeer:
         await self._socket.close(code, reason)
 
     async def dismiss(self, error: DiffscribeError) -> None:
-        """Send ``error`` and close. Never raises."""
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            async with asyncio.timeout(GRACE_SECONDS):
-                await self.send(error_message(error))
+        """Close the connection; the code says why. Never raises."""
         wire_form = wire_error(error)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):
@@ -336,4 +339,4 @@ def routes(
     ]
 
 
-__all__ = ["PATH", "Conversation", "Input", "RealtimeEndpoint", "RealtimePeer", "routes"]
+__all__ = ["PATH", "Conversation", "RealtimeEndpoint", "RealtimePeer", "routes"]

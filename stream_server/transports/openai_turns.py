@@ -97,13 +97,13 @@ class Turns:
         """Whether audio came since the last commit or clear."""
         return self._received > self._committed
 
-    def hear(self, samples: int) -> None:
+    def hear(self, position: int) -> None:
         """Take note of audio.
 
         Args:
-            samples: at 16 kHz.
+            position: samples; all audio so far at 16 kHz.
         """
-        self._received += samples
+        self._received = position
 
     def commit(self) -> tuple[Flush, list[wire.Event]]:
         """End the turn; call when there is audio."""
@@ -139,6 +139,9 @@ class Turns:
                 return self._finish(message)
             case Flushed():
                 return self._close(message)
+            case Error(fatal=True, retryable=True):
+                # The close code says it, and clients connect again: LiveKit not after an error.
+                return []
             case Error(fatal=True):
                 return [wire.ErrorEvent(self.event_id(), error_detail(message))]
             case Error():

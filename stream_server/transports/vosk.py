@@ -49,7 +49,7 @@ _DEFAULT_RATE = 8000
 """Hertz where the client says nothing, as Vosk's server has it."""
 _PUNCTUATION = re.compile(r"^\W+|\W+$")
 
-Input = ClientMessage | bytes
+_Input = ClientMessage | bytes
 """What a session of ours takes."""
 
 
@@ -106,7 +106,7 @@ _Reply = _Partial | _Result | _Alternatives
 class _Taken:
     """What a message means."""
 
-    inputs: tuple[Input, ...] = ()
+    inputs: tuple[_Input, ...] = ()
     reply: _Reply | None = None
 
 
@@ -189,7 +189,7 @@ class Dialogue:
             )
         self._rate = int(config.sample_rate)
 
-    def _start(self) -> tuple[Input, ...]:
+    def _start(self) -> tuple[_Input, ...]:
         if self._is_started:
             return ()
         self._is_started = True
@@ -240,9 +240,9 @@ class VoskPeer:
     def __init__(self, socket: Socket, language: str | None) -> None:
         self._socket = socket
         self._dialogue = Dialogue(language)
-        self._inputs: deque[Input] = deque()
+        self._inputs: deque[_Input] = deque()
 
-    async def receive(self) -> Input | None:
+    async def receive(self) -> _Input | None:
         """Return what the session has to take next; none when the client is gone.
 
         Raises:
@@ -339,4 +339,4 @@ def routes(
     return [WebSocketRoute(path, endpoint.__call__) for path in PATHS]
 
 
-__all__ = ["PATHS", "Dialogue", "Input", "VoskEndpoint", "VoskPeer", "routes"]
+__all__ = ["PATHS", "Dialogue", "VoskEndpoint", "VoskPeer", "routes"]

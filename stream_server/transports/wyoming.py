@@ -46,7 +46,7 @@ _ATTRIBUTION = wire.Attribution("diffscribe", "")
 _WIDTH = 2
 """Bytes of a sample that are taken."""
 
-Input = ClientMessage | bytes
+_Input = ClientMessage | bytes
 """What a session of ours takes."""
 _Audio = wire.AudioStart | wire.AudioChunk | wire.AudioStop
 
@@ -149,7 +149,7 @@ class Utterance:
     def __init__(self, connection: Connection, first: _Audio) -> None:
         self._connection = connection
         self._format = None if isinstance(first, wire.AudioStop) else _format(first)
-        self._inputs: deque[Input] = deque([self._start(connection.language)])
+        self._inputs: deque[_Input] = deque([self._start(connection.language)])
         self._stopped = False
         self._has_started = False
         self._words = GrowingText()
@@ -171,7 +171,7 @@ class Utterance:
         elif isinstance(event, wire.AudioChunk) and event.audio:
             self._inputs.append(event.audio)
 
-    async def receive(self) -> Input | None:
+    async def receive(self) -> _Input | None:
         """Return what the session has to take next; none when the client is gone.
 
         After ``audio-stop`` nothing is read: what follows is of the next utterance.
@@ -290,6 +290,7 @@ class WyomingServer:
             while (first := await self._next(connection)) is not None:
                 await self._transcribe(connection, first)
         except (DiffscribeError, RemoteProtocolError) as error:
+            self._metrics.record_session_refused()
             self._metrics.record_error(error_message(error).code)
             await connection.refuse(error)
         except asyncio.CancelledError:
@@ -316,4 +317,4 @@ class WyomingServer:
                 await run_session(utterance, services, session_id)
 
 
-__all__ = ["Connection", "Input", "Utterance", "WyomingServer", "info_event"]
+__all__ = ["Connection", "Utterance", "WyomingServer", "info_event"]

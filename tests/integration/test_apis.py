@@ -180,15 +180,14 @@ async def test_a_broken_model_fails_the_item_and_not_the_session(running, voice)
                 assert "secret" not in str(failed)
 
 
-async def test_the_end_of_a_session_is_told(running) -> None:
+async def test_the_end_of_a_session_is_told_by_the_close_code(running) -> None:
     limits = LimitsConfig(max_session_ms=1000)
     with running(limits) as server:
         async with realtime(server) as socket:
             await append(socket, bytes(48_000 * 2))
-            error = (await hear(socket, "error"))["error"]
-            assert error["code"] == "limit"
             with pytest.raises(ConnectionClosed):
-                await hear(socket, "never")
+                await hear(socket, "error")
+            assert (socket.close_code, socket.close_reason) == (1008, "limit")
         async with vosk(server) as socket:
             with contextlib.suppress(ConnectionClosed):
                 for _ in range(400):
@@ -211,10 +210,19 @@ async def test_a_full_or_draining_server_refuses_in_each_api(running, talk) -> N
             await hear(socket, "session.created")
             server.stop()
             server.stop()
-            assert (await hear(socket, "error"))["error"]["code"] == "draining"
             with pytest.raises(ConnectionClosed):
-                await hear(socket, "never")
+                await hear(socket, "error")
             assert socket.close_code == 1012
+
+
+async def test_bytes_that_are_no_audio_are_an_error(server) -> None:
+    async with realtime(server) as socket:
+        await append(socket, b"fLaC" + bytes(4000))
+        error = (await hear(socket, "error"))["error"]
+        assert (error["code"], error["type"]) == ("bad_audio", "invalid_request_error")
+        with pytest.raises(ConnectionClosed):
+            await hear(socket, "never")
+        assert socket.close_code == 1007
 
 
 # --- where nothing is -----------------------------------------------------------------------------

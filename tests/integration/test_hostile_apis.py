@@ -25,6 +25,8 @@ from websockets.sync.client import ClientConnection, connect
 from stream_server.config import LimitsConfig
 from stream_server.server import Server
 
+pytestmark = pytest.mark.timeout(900)  # thorough takes its time
+
 CASES = settings(
     max_examples=3 * settings().max_examples,
     deadline=None,

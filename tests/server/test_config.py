@@ -150,7 +150,7 @@ def test_precedence(tmp_path: Path) -> None:
 
 def test_every_option_by_every_way(tmp_path: Path) -> None:
     wanted = Config(
-        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning"),
+        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning", 10300),
         LimitsConfig(1, 2_000, 3_000, 4_000, 5_000, 6_000, 7.5),
         SegmenterConfig(3),
         SchedulerConfig(4, 5, 6, 7),

@@ -112,13 +112,13 @@ def run_client(environment: Callable[[str], Path]) -> Callable[..., list[dict[st
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def wyoming_port(free_port: Callable[[], int]) -> int:
     """Where ``real`` speaks Wyoming."""
     return free_port()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def real(
     running: Callable[..., contextlib.AbstractContextManager[Server]], wyoming_port: int
 ) -> Iterator[Server]:

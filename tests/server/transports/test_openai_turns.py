@@ -87,7 +87,7 @@ def test_a_manual_turn_has_all_segments_up_to_its_commit() -> None:
     assert names(committed) == ["Committed", "ItemAdded", "ItemDone"]
     item = committed[0].item_id
     # What was heard of the next turn overtakes the answer to the flush.
-    turns.hear(2 * SECOND)
+    turns.hear(4 * SECOND)
     assert turns.show(SpeechStarted(1, 0, SECOND + 100)) == []
     assert turns.show(SpeechStarted(2, 0, 2 * SECOND)) == []
     events += turns.show(partial(2, "three"))
@@ -124,7 +124,7 @@ def test_what_is_cleared_is_never_said() -> None:
         events += turns.show(final(1, "two")) + turns.show(Flushed(SECOND, flush.id))
         assert names(events) in ([], ["SpeechStarted", "SpeechStopped"])
         assert not said(events)
-        turns.hear(SECOND)
+        turns.hear(2 * SECOND)
         turns.show(SpeechStarted(2, 0, SECOND))
         assert said(turns.show(final(2, "three"))) == "three"
 
@@ -153,6 +153,11 @@ def test_a_fatal_error_is_an_event() -> None:
     (event,) = turns.show(Error("limit", "enough", "$.x", False, True))
     assert event.error == error_detail(Error("limit", "enough", "$.x", False, True))
     assert event.error.type == "invalid_request_error"
+
+
+def test_what_a_new_connection_may_cure_is_left_to_the_close_code() -> None:
+    turns = Turns("sess_x", "ga", is_manual=False)
+    assert turns.show(Error("timeout", "silence", None, True, True)) == []
 
 
 def test_switching_to_manual_keeps_what_runs() -> None:
