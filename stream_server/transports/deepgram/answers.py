@@ -22,11 +22,7 @@ _CODES: Final = {
     503: "SERVICE_UNAVAILABLE",
 }
 _STATUS: Final = {
-    # Of codes whose status differs from ours: Deepgram's clients know only these.
-    "invalid_field": 400,
-    "bad_audio": 400,
-    "bad_message": 400,
-    "overloaded": 429,
+    # Of codes whose status differs from ours: clients that retry know this one.
     "timeout": 408,
 }
 

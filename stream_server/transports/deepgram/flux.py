@@ -38,7 +38,7 @@ _CLOSINGS = {
     "timeout": (1011, "NET-0001: no audio came in time"),
 }
 
-Event = Literal["StartOfTurn", "Update", "EagerEndOfTurn", "TurnResumed", "EndOfTurn"]
+_Event = Literal["StartOfTurn", "Update", "EagerEndOfTurn", "TurnResumed", "EndOfTurn"]
 
 
 class _Word(Reply, frozen=True):
@@ -58,7 +58,7 @@ class _Connected(_Numbered, frozen=True, tag="Connected", tag_field="type"):
 
 class _TurnInfo(_Numbered, frozen=True, tag="TurnInfo", tag_field="type"):
     request_id: str
-    event: Event
+    event: _Event
     turn_index: int
     audio_window_start: float
     audio_window_end: float
@@ -313,7 +313,7 @@ class FluxDialect:
     def _trigger(self) -> str:
         return "timeout" if self._thresholds.is_timeout else "model"
 
-    def _report(self, event: Event, trigger: str | None = None) -> _TurnInfo:
+    def _report(self, event: _Event, trigger: str | None = None) -> _TurnInfo:
         turn, thresholds = self._turn, self._thresholds
         self._is_announced = True
         self._is_eager = event == "EagerEndOfTurn"
@@ -340,7 +340,7 @@ class FluxDialect:
         )
 
 
-Following = Literal["unknown", "same speech", "same turn", "next turn"]
+_Following = Literal["unknown", "same speech", "same turn", "next turn"]
 """What came after a segment."""
 
 
@@ -351,7 +351,7 @@ class _Listener:
         self._cuts = Cuts()
         self._running: deque[int] = deque()
         """Segments without a final, oldest first."""
-        self._following: dict[int, Following] = {}
+        self._following: dict[int, _Following] = {}
         """Of segments whose final comes after the next began."""
         self._speech_end = 0
         self._handed: int | None = None
@@ -383,7 +383,7 @@ class _Listener:
         """Whether no segment before this one waits for its final."""
         return bool(self._running) and self._running[0] == segment
 
-    def finish(self, segment: int) -> Following:
+    def finish(self, segment: int) -> _Following:
         """Take note of a final; return what came after its speech."""
         if segment in self._running:
             self._running.remove(segment)

@@ -8,7 +8,14 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from stream_protocol.errors import RemoteProtocolError
-from stream_server.errors import BadAudio, Draining, InvalidField, Overloaded, Unauthorized
+from stream_server.errors import (
+    BadAudio,
+    Draining,
+    InvalidField,
+    LimitReached,
+    Overloaded,
+    Unauthorized,
+)
 from stream_server.transports.deepgram import answers
 from stream_server.transports.dialect import Call
 
@@ -20,7 +27,8 @@ from stream_server.transports.dialect import Call
         (RemoteProtocolError("bad_message", "no"), 400, "Bad Request"),
         (BadAudio("no audio"), 400, "Bad Request"),
         (Unauthorized("no key"), 401, "INVALID_AUTH"),
-        (Overloaded("full"), 429, "TOO_MANY_REQUESTS"),
+        (Overloaded("full"), 503, "SERVICE_UNAVAILABLE"),
+        (LimitReached("used up"), 429, "TOO_MANY_REQUESTS"),
         (Draining("stops"), 503, "SERVICE_UNAVAILABLE"),
         (RuntimeError("secret"), 500, "INTERNAL_SERVER_ERROR"),
     ],
