@@ -9,7 +9,6 @@ is held until the next message tells whether it was the last.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -44,8 +43,8 @@ class _Channel:
 
     window: int = 0
     """Samples; where the next result begins."""
-    running: deque[int] = field(default_factory=deque)
-    """Segments without a final, oldest first."""
+    running: dict[int, int] = field(default_factory=dict)
+    """Segments without a final, oldest first, and where each began (samples)."""
     is_open: bool = False
     """Whether something was said since the last end of speech that was reported."""
     last_word_end: int | None = None
@@ -177,8 +176,8 @@ class LiveDialect:
         channel = self._channel(message.channel)
         replies = self._release()
         self._clock = max(self._clock, message.at)
+        channel.running[message.segment] = message.at
         replies += self._utterance_ends()
-        channel.running.append(message.segment)
         if self._query.has_vad_events:
             place = [message.channel, len(self._channels)]
             replies.append(deepgram.SpeechStarted(place, seconds(message.at)))
@@ -187,7 +186,7 @@ class LiveDialect:
     def _interim(self, partial: native.Partial) -> list[msgspec.Struct]:
         channel = self._channel(partial.channel)
         # A result replaces the interim before it, so only the oldest segment may have some.
-        if not channel.running or channel.running[0] != partial.segment:
+        if next(iter(channel.running), None) != partial.segment:
             return []
         text, words = partial.stable + partial.tentative, partial_words(partial)
         return [self._results(partial.channel, partial.end, text, words, None)]
@@ -195,8 +194,7 @@ class LiveDialect:
     def _final(self, final: native.Final) -> list[msgspec.Struct]:
         channel = self._channel(final.channel)
         replies = self._release_one(channel)
-        if final.segment in channel.running:
-            channel.running.remove(final.segment)
+        channel.running.pop(final.segment, None)
         words = final.words or []
         channel.is_open = channel.is_open or bool(final.text)
         results = self._results(final.channel, final.end, final.text, words, final.language)
@@ -226,7 +224,7 @@ class LiveDialect:
                     held, is_final=True, speech_final=is_end, from_finalize=True
                 )
             )
-        return replies
+        return [*replies, *self._utterance_ends()]
 
     def _release(self) -> list[msgspec.Struct]:
         return [results for channel in self._channels for results in self._release_one(channel)]
@@ -241,9 +239,11 @@ class LiveDialect:
             return replies
         for index, channel in enumerate(self._channels):
             end = channel.last_word_end
-            if end is None or channel.running or channel.held is not None:
+            if end is None or channel.held is not None:
                 continue
-            if self._clock - end >= query.utterance_end_ms * _MILLISECOND:
+            # Silence lasts until the next segment; its own words are not known yet.
+            silent_until = min([self._clock, *channel.running.values()])
+            if silent_until - end >= query.utterance_end_ms * _MILLISECOND:
                 channel.last_word_end = None
                 place = [index, len(self._channels)]
                 replies.append(deepgram.UtteranceEnd(place, seconds(end)))

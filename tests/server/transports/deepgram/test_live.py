@@ -218,6 +218,22 @@ def test_speech_after_a_long_pause_ends_the_utterance_before(line: Line, final) 
     assert [each["type"] for each in shown] == ["UtteranceEnd", "SpeechStarted"]
 
 
+def test_a_final_that_comes_late_still_ends_its_utterance(line: Line, final) -> None:
+    line.speaks(0, 0, SECOND)
+    line.told(native.SpeechStarted(1, 0, 3 * SECOND), native.Ack(4 * SECOND))
+    shown = line.told(final(0, "one"))
+    assert [each["type"] for each in shown] == ["Results", "UtteranceEnd"]
+    assert shown[1]["last_word_end"] == 1.0
+
+
+def test_an_utterance_that_finalize_ends_is_reported_after_its_answer(line: Line, final) -> None:
+    line.speaks(0, 0, SECOND)
+    line.says("Finalize")
+    line.told(native.Ack(3 * SECOND), final(0, "one"))
+    shown = line.told(native.Flushed(3 * SECOND))
+    assert [each["type"] for each in shown] == ["Results", "UtteranceEnd"]
+
+
 def test_the_end(line: Line) -> None:
     line.hear(b"\1\2")
     line.hear(b"\3\4")
