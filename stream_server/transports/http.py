@@ -22,7 +22,7 @@ from stream_protocol.messages import SUBPROTOCOL
 from stream_server.config import LimitsConfig
 from stream_server.errors import Unauthorized
 from stream_server.metrics import CONTENT_TYPE, Metrics
-from stream_server.transports import openai_realtime, openai_rest, vosk
+from stream_server.transports import assemblyai, openai_realtime, openai_rest, speechmatics, vosk
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import (
     RETRY_AFTER,
@@ -31,6 +31,8 @@ from stream_server.transports.answers import (
     refuse_http,
 )
 from stream_server.transports.auth import Keys
+from stream_server.transports.deepgram import api as deepgram
+from stream_server.transports.dialect import Door
 from stream_server.transports.upload import UploadEndpoint
 from stream_server.transports.websocket import StreamEndpoint
 
@@ -77,6 +79,10 @@ class _Pages:
             UPLOAD_PATH: "POST a file: json, text, srt, vtt or verbose_json, or text as it comes",
             openai_realtime.PATH: "WebSocket: OpenAI's realtime transcription sessions",
             vosk.PATHS[1]: "WebSocket: Vosk's protocol, also at /",
+            deepgram.LIVE_PATH: "Deepgram: live over WebSocket, or POST a file",
+            deepgram.FLUX_PATH: "WebSocket: Deepgram's turns",
+            assemblyai.PATH: "WebSocket: AssemblyAI's streaming API",
+            speechmatics.PATH: "WebSocket: Speechmatics' realtime API",
             "/healthz": "the process lives",
             "/readyz": "a session would be taken now",
             "/metrics": "Prometheus",
@@ -153,6 +159,7 @@ def make_app(
     pages = _Pages(admission, metrics, limits.max_sessions, version)
     upload = UploadEndpoint(admission, keys, metrics)
     stream = StreamEndpoint(admission, keys, metrics, limits.max_message_bytes)
+    door = Door(admission, keys, metrics, limits.max_message_bytes)
     routes = [
         Route("/", _guarded(keys, pages.index)),
         Route("/healthz", pages.health),
@@ -163,6 +170,9 @@ def make_app(
         WebSocketRoute(STREAM_PATH, stream.__call__),
         *openai_rest.routes(admission, keys),
         *openai_realtime.routes(admission, keys, metrics, limits.max_message_bytes),
+        *deepgram.routes(door),
+        *assemblyai.routes(door),
+        *speechmatics.routes(door),
         *vosk.routes(admission, keys, metrics, limits.max_message_bytes),
     ]
     return _Application(routes=routes, exception_handlers={HTTPException: refuse_http})

@@ -111,7 +111,7 @@ class UploadEndpoint:
 
 
 async def _answer(request: Request, transcriber: FileTranscriber, fields: _Fields) -> Response:
-    work = _transcribe(transcriber, fields.language)
+    work = transcribe(transcriber, fields.language)
     transcription = await run_unless_gone(request.receive, work)
     body, media_type = render(
         transcription,
@@ -122,7 +122,8 @@ async def _answer(request: Request, transcriber: FileTranscriber, fields: _Field
     return Response(body, media_type=media_type)
 
 
-async def _transcribe(transcriber: FileTranscriber, language: str | None) -> Transcription:
+async def transcribe(transcriber: FileTranscriber, language: str | None) -> Transcription:
+    """Return the whole of a file; ``language`` is what was asked for."""
     async with contextlib.aclosing(transcriber.segments()) as pieces:
         segments = tuple([piece async for piece in pieces])
     return Transcription(segments, transcriber.position, language)
@@ -133,18 +134,12 @@ async def _read(request: Request, services: Services) -> AsyncIterator[tuple[_Fi
     """Give the fields and the file, which is closed when the block is left."""
     max_bytes = services.limits.max_upload_bytes
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_form = kind == "multipart/form-data"
-    allowed = max_bytes + (_FORM_ALLOWANCE if is_form else 0)
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced[:20]) > allowed:
-        raise _too_large(max_bytes)
-    limited = Request(request.scope, _limit(request.receive, allowed, services.limits))
-    if not is_form:
+    if kind != "multipart/form-data":
         fields = _read_fields(dict(request.query_params))
-        with tempfile.SpooledTemporaryFile(_SPOOLED) as spool:
-            await _spool(limited, cast(BinaryIO, spool), services)
-            yield fields, cast(BinaryIO, spool)
+        async with read_body(request, services) as body:
+            yield fields, body
         return
+    limited = _limited(request, max_bytes + _FORM_ALLOWANCE, services.limits)
     form = await _parse_form(limited)
     try:
         file = form.get("file")
@@ -157,6 +152,32 @@ async def _read(request: Request, services: Services) -> AsyncIterator[tuple[_Fi
         yield _read_fields(_texts(form)), file.file
     finally:
         await form.close()
+
+
+@contextlib.asynccontextmanager
+async def read_body(
+    request: Request, services: Services, head: bytes = b""
+) -> AsyncIterator[BinaryIO]:
+    """Give the body as a file, which is closed when the block is left.
+
+    Args:
+        request: its body has not been read.
+        services: for its limits.
+        head: bytes that go before the body in the file.
+
+    Raises:
+        TooLarge: it is over the limit.
+        InvalidField: it is empty.
+        DeadlineExceeded: it does not come.
+    """
+    limited = _limited(request, services.limits.max_upload_bytes, services.limits)
+    with tempfile.SpooledTemporaryFile(_SPOOLED) as spool:
+        spool.write(head)
+        await _spool(limited, cast(BinaryIO, spool), services)
+        if spool.tell() == len(head):
+            raise InvalidField("the body is empty: send the audio file", field="file")
+        spool.seek(0)
+        yield cast(BinaryIO, spool)
 
 
 async def _parse_form(request: Request) -> FormData:
@@ -174,9 +195,14 @@ async def _spool(request: Request, spool: BinaryIO, services: Services) -> None:
     async for chunk in request.stream():
         # Off the loop: beyond a megabyte this writes to a disk.
         await loop.run_in_executor(services.executor, spool.write, chunk)
-    if not spool.tell():
-        raise InvalidField("the body is empty: send the audio file", field="file")
-    spool.seek(0)
+
+
+def _limited(request: Request, allowed: int, limits: LimitsConfig) -> Request:
+    """Return the request with at most ``allowed`` bytes of body."""
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > allowed:
+        raise _too_large(limits.max_upload_bytes)
+    return Request(request.scope, _limit(request.receive, allowed, limits))
 
 
 def _limit(receive: Receive, allowed: int, limits: LimitsConfig) -> Receive:
@@ -243,4 +269,4 @@ def _read_fields(values: Mapping[str, str]) -> _Fields:
     )
 
 
-__all__ = ["UploadEndpoint"]
+__all__ = ["UploadEndpoint", "read_body", "transcribe"]

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import socket as sockets
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from stream_server.config import LimitsConfig
@@ -309,3 +310,186 @@ def test_wyoming(wyoming: int, bystander: None, pieces: list[bytes]) -> None:
     with sockets.create_connection(("127.0.0.1", wyoming), SECONDS) as client:
         client.sendall(line({"type": "describe"}))
         assert b'"info"' in client.recv(65_536)
+
+
+# --- Deepgram, AssemblyAI, Speechmatics -----------------------------------------------------------
+
+WAV = (
+    b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data"
+    b"\xff\xff\xff\xff" + SPEECH.tobytes()
+)
+SOUNDS = AUDIO | st.sampled_from([WAV, b"OggS", b"\x1aE\xdf\xa3", b"fLaC" + bytes(20)])
+ODD = st.text(max_size=6) | st.sampled_from(["", "-1", "0", "1e9", "nan", "999999999999", "true"])
+
+
+def parameters(**choices: list[str]) -> st.SearchStrategy[str]:
+    """Queries of the given values; in half of them one of the values is odd."""
+
+    def change(chosen: dict[str, str], place: int, odd: str | None) -> str:
+        names = list(chosen)
+        changed = {names[place % len(names)]: odd} if names and odd is not None else {}
+        return urllib.parse.urlencode(chosen | changed)
+
+    each = {name: st.sampled_from(values) for name, values in choices.items()}
+    right = st.fixed_dictionaries({}, optional=each)
+    return st.builds(change, right, st.integers(0, 20), st.none() | ODD)
+
+
+def talk_or_be_refused(
+    server: Server, path: str, frames: Sequence[str | bytes], last: str, codes: set[int]
+) -> None:
+    """Send everything; the upgrade may be refused for its query, and the close has a known code."""
+    url = server.url.replace("http", "ws", 1) + path
+    refused: InvalidStatus | None = None
+    try:
+        with connect(url, compression=None) as socket, contextlib.suppress(ConnectionClosed):
+            for frame in frames:
+                socket.send(frame)
+            socket.send(last)
+            _read(socket, None)
+    except InvalidStatus as error:
+        refused = error
+    if refused is None:
+        assert socket.close_code in codes
+    else:
+        assert refused.response.status_code == 400
+        assert json.loads(refused.response.body)
+
+
+RAW_AUDIO = {"encoding": ["linear16", "mulaw", "opus", "flac"], "sample_rate": ["8000", "16000"]}
+LIVE = parameters(
+    **RAW_AUDIO,
+    channels=["1", "2"],
+    multichannel=["true", "False"],
+    interim_results=["true"],
+    endpointing=["false", "10", "500"],
+    utterance_end_ms=["1000"],
+    vad_events=["True"],
+    punctuate=["true"],
+    language=["en-US", "multi", "de"],
+)
+SAYS_LIVE = st.one_of(
+    SOUNDS,
+    st.text(max_size=30),
+    JSON.map(json.dumps),
+    nearly({"type": "Configure", "keyterms": ["a"], "features": {"numerals": True}}),
+    st.sampled_from(["KeepAlive", "Finalize", "Configure", "x"]).map(
+        lambda kind: json.dumps({"type": kind})
+    ),
+)
+
+
+@CASES
+@given(query=LIVE, frames=st.lists(SAYS_LIVE, max_size=8))
+def test_deepgram_live(server: Server, bystander: None, query: str, frames: Any) -> None:
+    last = '{"type":"CloseStream"}'
+    talk_or_be_refused(server, f"/v1/listen?{query}", frames, last, {1000, 1008})
+
+
+FLUX = parameters(
+    **RAW_AUDIO,
+    eot_threshold=["0.5", "0.9"],
+    eager_eot_threshold=["0.3", "0.5"],
+    eot_timeout_ms=["500", "5000"],
+    language_hint=["en", "de"],
+)
+THRESHOLDS = {"eot_threshold": 0.7, "eager_eot_threshold": 0.5, "eot_timeout_ms": 5000}
+SAYS_FLUX = st.one_of(
+    SOUNDS,
+    st.text(max_size=30),
+    JSON.map(json.dumps),
+    nearly({"type": "Configure", "thresholds": THRESHOLDS, "language_hints": ["en"]}),
+    st.sampled_from(["KeepAlive", "ForceEndTurn", "Configure", "x"]).map(
+        lambda kind: json.dumps({"type": kind})
+    ),
+)
+
+
+@CASES
+@given(query=FLUX, frames=st.lists(SAYS_FLUX, max_size=8))
+def test_deepgram_turns(server: Server, bystander: None, query: str, frames: Any) -> None:
+    last = '{"type":"CloseStream"}'
+    talk_or_be_refused(server, f"/v2/listen?{query}", frames, last, {1000, 1008})
+
+
+@CASES
+@given(
+    query=parameters(
+        **RAW_AUDIO,
+        channels=["1", "2"],
+        language=["en", "de"],
+        smart_format=["true"],
+        utterances=["true"],
+        multichannel=["true"],
+    ),
+    body=SOUNDS | JSON.map(lambda value: json.dumps(value).encode()),
+    kind=st.sampled_from(["application/octet-stream", "audio/wav", "application/json", ""]),
+)
+def test_deepgram_files(
+    http: httpx.Client, bystander: None, query: str, body: bytes, kind: str
+) -> None:
+    answer = http.post(f"/v1/listen?{query}", content=body, headers={"Content-Type": kind})
+    assert answer.status_code in (200, 400)
+    assert answer.json()["results" if answer.status_code == 200 else "err_msg"]
+
+
+UPDATE = {"type": "UpdateConfiguration", "min_turn_silence": 400, "max_turn_silence": 1200}
+SAYS_ASSEMBLYAI = st.one_of(
+    SOUNDS,
+    nearly(UPDATE | {"format_turns": True}),
+    st.text(max_size=30),
+    JSON.map(json.dumps),
+    st.sampled_from(["KeepAlive", "ForceEndpoint", "x"]).map(
+        lambda kind: json.dumps({"type": kind})
+    ),
+)
+
+
+@CASES
+@given(
+    query=parameters(
+        encoding=["pcm_s16le", "pcm_mulaw", "opus", "ogg_opus", "aac"],
+        sample_rate=["8000", "16000"],
+        format_turns=["True", "False"],
+        min_turn_silence=["160"],
+        max_turn_silence=["2400"],
+        language_codes=['["en"]', "[", "[1]"],
+        keyterms_prompt=['["a"]'],
+    ),
+    frames=st.lists(SAYS_ASSEMBLYAI, max_size=8),
+)
+def test_assemblyai(server: Server, bystander: None, query: str, frames: Any) -> None:
+    last = '{"type":"Terminate"}'
+    talk_or_be_refused(server, f"/v3/ws?{query}", frames, last, {1000, 3006, 4100, 4101})
+
+
+RECOGNITION = {
+    "message": "StartRecognition",
+    "audio_format": {"type": "raw", "encoding": "pcm_s16le", "sample_rate": 16000},
+    "transcription_config": {
+        "language": "en",
+        "enable_partials": True,
+        "conversation_config": {"end_of_utterance_silence_trigger": 0.5},
+    },
+}
+CHANGE = {"message": "SetRecognitionConfig", "transcription_config": {"language": "en"}}
+SAYS_SPEECHMATICS = st.one_of(
+    SOUNDS,
+    nearly(CHANGE),
+    nearly(RECOGNITION),
+    st.text(max_size=30),
+    JSON.map(json.dumps),
+    st.sampled_from(["ForceEndOfUtterance", "GetSpeakers", "AddChannelAudio", "x"]).map(
+        lambda kind: json.dumps({"message": kind})
+    ),
+)
+
+
+@CASES
+@given(
+    first=st.just(json.dumps(RECOGNITION)) | nearly(RECOGNITION) | SAYS_SPEECHMATICS,
+    frames=st.lists(SAYS_SPEECHMATICS, max_size=8),
+)
+def test_speechmatics(server: Server, bystander: None, first: Any, frames: Any) -> None:
+    last = '{"message":"EndOfStream","last_seq_no":0}'
+    talk_or_be_refused(server, "/v2", [first, *frames], last, {1000, 1002, 1003, 1008})

@@ -71,7 +71,7 @@ async def test_a_websocket_elsewhere_is_told_where() -> None:
         sent.append(message)
 
     scope = {
-        "type": "websocket", "path": "/v1/listen", "headers": [], "query_string": b"",
+        "type": "websocket", "path": "/v1/nowhere", "headers": [], "query_string": b"",
         "server": ("host", 80), "extensions": {"websocket.http.response": {}},
     }  # fmt: skip
     await app(scope, None, send)
