@@ -151,6 +151,7 @@ def _with_track(start: Start) -> Start:
         steps=start.steps,
         words=start.words,
         endpointing=start.endpointing,
+        trace=start.trace,
     )
 
 

@@ -66,6 +66,7 @@ class _Index(msgspec.Struct, frozen=True):
     version: str
     model: str | None
     status: str
+    languages: tuple[str, ...]
     endpoints: dict[str, str]
 
 
@@ -96,7 +97,14 @@ class _Pages:
         }
         admission = self._admission
         return json_response(
-            _Index("diffscribe", self._version, admission.model, admission.status, endpoints)
+            _Index(
+                "diffscribe",
+                self._version,
+                admission.model,
+                admission.status,
+                admission.languages,
+                endpoints,
+            )
         )
 
     async def health(self, request: Request) -> Response:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from stream_protocol import codec
-from stream_protocol.messages import Ack, Final, Partial, Ready, ServerMessage
+from stream_protocol.messages import Ack, Final, Partial, Ready, ServerMessage, Trace
 from stream_server.errors import LimitReached
 
 KEPT_SECONDS = 600.0
@@ -48,8 +48,8 @@ class SessionLog:
         self.session = session
         self._max = max_events
         self._events: dict[int, Event] = {}
-        self._partials: dict[int, int] = {}
-        """Segment -> number of its newest partial."""
+        self._newest: dict[tuple[type, int], int] = {}
+        """Partial or Trace, and segment -> the number of the newest."""
         self._last = 0
         self._forgotten = 0
         """The newest number that was lost to the bound."""
@@ -73,10 +73,12 @@ class SessionLog:
         if isinstance(message, Ready):  # carrying on the stream is its client's right alone
             message = msgspec.structs.replace(message, resume_token="")
         if isinstance(message, Partial | Final):
-            self._events.pop(self._partials.pop(message.segment, 0), None)
+            self._replace(Partial, message.segment)
+        if isinstance(message, Trace):
+            self._replace(Trace, message.segment)
         self._last += 1
-        if isinstance(message, Partial):
-            self._partials[message.segment] = self._last
+        if isinstance(message, Partial | Trace):
+            self._newest[type(message), message.segment] = self._last
         self._events[self._last] = Event(self._last, message, codec.encode(message))
         while len(self._events) > self._max:
             self._forgotten = next(iter(self._events))
@@ -132,6 +134,9 @@ class SessionLog:
                         await changed.wait()
                 except TimeoutError:
                     yield []
+
+    def _replace(self, kind: type, segment: int) -> None:
+        self._events.pop(self._newest.pop((kind, segment), 0), None)
 
     def _wake(self) -> None:
         self._changed.set()

@@ -58,6 +58,7 @@ export const MESSAGES = {
         min_speech_ms: 90,
       }),
       resume: optional(nullable(Resume), null),
+      trace: optional("boolean", false),
     },
     flush: { id: optional(nullable("string"), null) },
     configure: {
@@ -99,6 +100,12 @@ export const MESSAGES = {
       confidence: "number",
       words: nullable(list(Word)),
       timings: Timings,
+    },
+    trace: {
+      segment: "integer",
+      channel: "integer",
+      revision: "integer",
+      canvases: list("string"),
     },
     flushed: { position: "integer", id: optional(nullable("string"), null) },
     notice: { code: "string", message: "string" },
@@ -210,7 +217,8 @@ function checkPlain(value, type, path) {
 const invalid = (path, problem) => new ProtocolError("invalid_field", problem, 1008, path);
 
 const REPORTS = [
-  "ack", "speech_started", "speech_ended", "partial", "final", "flushed", "notice", "error",
+  "ack", "speech_started", "speech_ended", "partial", "final", "trace", "flushed", "notice",
+  "error",
 ]; // prettier-ignore
 const stay = (names, state) => Object.fromEntries(names.map((name) => [name, state]));
 

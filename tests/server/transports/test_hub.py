@@ -17,6 +17,7 @@ from stream_protocol.messages import (
     Ready,
     ServerMessage,
     Timings,
+    Trace,
 )
 from stream_server.errors import LimitReached
 from stream_server.transports.hub import KEPT_SECONDS, Event, Hub, SessionLog
@@ -48,6 +49,11 @@ def test_useless_events_are_replaced() -> None:
     assert [event.number for event in log.after(4)] == [5]
     assert log.finals() == [final(0)]
     assert log.last == 5
+
+
+def test_of_traces_the_newest_of_each_segment_stays() -> None:
+    log = filled(Trace(0, 0, 1, ["a"]), partial(0, 1), Trace(0, 0, 2, ["b"]), Trace(1, 0, 1, ["c"]))
+    assert kinds(log.after(0)) == ["partial", "trace", "trace"]
 
 
 def test_the_resume_token_stays_with_its_client() -> None:
