@@ -26,7 +26,8 @@ export class CanvasView {
 
   /** Play the canvas after each step of one decode. */
   show(steps) {
-    if (!steps.length) return;
+    // A draft that was right at once shows nothing: the one before stays.
+    if (!steps.length || (steps.length === 1 && this.#steps.length > 1)) return;
     clearInterval(this.#timer);
     this.#steps = steps.map((step) => step.split(/(?<=\s)/));
     this.#slider.max = steps.length - 1;

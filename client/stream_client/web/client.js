@@ -107,7 +107,8 @@ export class Stream {
     await new Promise((resolve, reject) => {
       this.#socket.addEventListener("open", resolve, { once: true });
       const refused = () => reject(new StreamError("refused", "the server did not let us in"));
-      this.#socket.addEventListener("close", refused, { once: true });
+      for (const kind of ["error", "close"])
+        this.#socket.addEventListener(kind, refused, { once: true });
     });
     this.#say({ type: "start", ...start });
     for await (const message of this.#mailbox) {

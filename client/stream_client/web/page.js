@@ -37,7 +37,7 @@ $("theme").addEventListener("click", () => {
   setTheme(names[(names.indexOf(now) + 1) % names.length]);
 });
 
-const chosen = (name) => new FormData(form).get(name);
+const chosen = (name) => form.elements[name].value;
 const key = () => $("key").value.trim();
 const authorization = () => (key() ? { Authorization: `Bearer ${key()}` } : {});
 
@@ -286,11 +286,12 @@ setTheme(localStorage.getItem("theme") ?? "system");
 $("file-field").hidden = chosen("source") !== "file";
 if (!globalThis.isSecureContext) {
   form.elements.source.value = "file";
+  form.elements.transport.value = "webrtc";
   $("file-field").hidden = false;
   complain(
     "This page was not opened over HTTPS, so the microphone is out of reach.",
     " Start the server with --tls-self-signed, or with --tls-cert and --tls-key, and open the page " +
-      "with https://. A file works as it is, over WebRTC.",
+      "with https://. A file works over WebRTC even so.",
   );
 }
 greet();

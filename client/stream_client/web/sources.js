@@ -89,6 +89,11 @@ export class Source {
 
   /** Call `take(Int16Array)` with all that comes, one channel, about 50 ms at a time. */
   async samples(take) {
+    if (!this.context.audioWorklet)
+      throw new SourceError(
+        "Over plain HTTP this browser gives a page no samples.",
+        "Choose WebRTC, or open the page over HTTPS.",
+      );
     await this.context.audioWorklet.addModule(new URL("./worklet.js", import.meta.url));
     const tap = new AudioWorkletNode(this.context, "pcm-tap", {
       numberOfOutputs: 0,

@@ -66,9 +66,11 @@ function wordNodes(word, withTimes) {
 
 function runningRow(segment) {
   const text = element("span");
+  const gap = segment.stable && /^\s/.test(segment.tentative) ? " " : "";
   text.append(
     element("span", "stable", segment.stable.trimStart()),
-    element("span", "tentative", segment.stable ? segment.tentative : segment.tentative.trimStart()),
+    gap,
+    element("span", "tentative", segment.tentative.trimStart()),
   );
   return [element("time", "", clock(segment.start)), text];
 }
