@@ -21,15 +21,11 @@ let shown = "";
 function show(captions) {
   const rows = captions.segments.slice(-lines).map((segment) => {
     const row = document.createElement("div");
-    const stable = document.createElement("span");
-    stable.textContent = segment.stable.trim();
-    if (stable.textContent) row.append(stable);
-    if (segment.tentative.trim()) {
-      const tentative = document.createElement("span");
-      tentative.className = "tentative";
-      tentative.textContent = segment.tentative;
-      row.append(tentative);
-    }
+    const box = document.createElement("span");
+    const tentative = document.createElement("em");
+    tentative.textContent = segment.stable ? segment.tentative : segment.tentative.trimStart();
+    box.append(segment.stable.trimStart(), tentative);
+    row.append(box);
     return row;
   });
   document.querySelector("#lines").replaceChildren(...rows);
