@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
@@ -36,6 +37,8 @@ from stream_server.transports.hub import SessionLog
 from stream_server.transports.ice import IceServer
 from stream_server.transports.rtp_clock import RTP_RATE, RtpClock
 from stream_server.transports.sdp import TrickledCandidate, read_offer
+
+_log = structlog.stdlib.get_logger(__name__)
 
 FRAME_BYTES = 4
 """Of one moment of aiortc's Opus: two channels of 16 bits."""
@@ -103,14 +106,18 @@ class WebRtcPeer:
         assert known is not None
         audio.setCodecPreferences([each for each in known.codecs if each.mimeType == "audio/opus"])
         try:
-            await self._connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-        # A stranger's text in a parser that says what is wrong in many ways.
+            await self._negotiate(offer)
+        # A stranger's text in a library that says what is wrong in many ways, and at each step.
         except Exception as error:
             raise InvalidField(
                 f"the offer cannot be answered ({type(error).__name__}: {str(error)[:200]}); "
                 "offer one audio track with Opus, bundled, with ICE and DTLS",
                 field="sdp",
             ) from error
+        return str(self._connection.localDescription.sdp)
+
+    async def _negotiate(self, offer: str) -> None:
+        await self._connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         for transceiver in self._connection.getTransceivers():
             if transceiver.kind == "video":  # OBS offers it: accepted, and never decoded
                 transceiver.direction = "inactive"
@@ -118,7 +125,6 @@ class WebRtcPeer:
         if self._connection.sctp is not None:
             _prefer_passive(self._connection.sctp.transport)
         await self._connection.setLocalDescription(await self._connection.createAnswer())
-        return str(self._connection.localDescription.sdp)
 
     async def add_candidate(self, trickled: TrickledCandidate) -> None:
         """Take a candidate that came after the offer; one that cannot be used changes nothing."""
@@ -167,7 +173,10 @@ class WebRtcPeer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._connection.close()
+        try:
+            await self._connection.close()
+        except Exception:  # of an offer that broke off half-way, aiortc may not find its parts
+            _log.debug("a connection did not close well", exc_info=True)
 
     async def dismiss(self, error: DiffscribeError) -> None:
         """Say ``error`` and close. Never raises."""
