@@ -28,8 +28,8 @@ WHIP_PATH = "/whip"
 _RESOURCE_PATH = "/whip/sessions/{session}"
 _SDP = "application/sdp"
 _FRAGMENT = "application/trickle-ice-sdpfrag"
-_EVENTS_RELATION = "urn:ietf:params:whip:ext:diffscribe:server-sent-events"
-_WATCH_RELATION = "urn:ietf:params:whip:ext:diffscribe:websocket"
+_EVENTS_RELATION = "urn:x-diffscribe:events"
+_WATCH_RELATION = "urn:x-diffscribe:watch"
 
 
 class _Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

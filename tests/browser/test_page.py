@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -139,10 +140,11 @@ async def test_without_https_elsewhere_the_page_says_what_to_do(running, browse)
 
 def own_address() -> str:
     """An address of this machine that is not its loopback."""
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but its loopback")
         return str(probe.getsockname()[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,37 @@ async def test_the_exchange_of_json_with_a_data_channel(running) -> None:
         kinds = [message["type"] for message in heard]
         assert kinds.count("final") == 3
         assert kinds.count("partial") >= 3
+
+
+DEBIAN_PYTHON = "/usr/bin/python3"
+
+
+def run_debian(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Debian's own Python, which has GStreamer's bindings, away from this environment."""
+    return subprocess.run(
+        [DEBIAN_PYTHON, *arguments], capture_output=True, text=True, timeout=60, env={"LANG": "C"}
+    )
+
+
+def has_gstreamer() -> bool:
+    """Whether GStreamer's bindings are there."""
+    asked = 'import gi; gi.require_version("GstWebRTC", "1.0")'
+    return Path(DEBIAN_PYTHON).exists() and not run_debian("-c", asked).returncode
+
+
+async def test_gstreamer_publishes_with_its_rsa_certificate(running) -> None:
+    if not await asyncio.to_thread(has_gstreamer):
+        pytest.skip("no GStreamer with Python bindings here; .ci/run has the Debian packages")
+    script = str(Path(__file__).with_name("gstreamer_whip.py"))
+    with running(LIMITS) as server:
+        url = f"{server.url}/whip/stage"
+        done = await asyncio.to_thread(run_debian, script, str(CLIP), url, "10")
+        assert "/whip/sessions/" in done.stdout, done.stderr
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            events = await follow(http, "stage")
+    finals = [message for _, message in events if message["type"] == "final"]
+    assert len(finals) == 3
+    assert abs(finals[1]["words"][0]["start"] / 16000 - 3.5) < 0.4
 
 
 @pytest.mark.model

@@ -63,7 +63,7 @@ async def test_an_offer_is_answered_and_the_session_ended(http, offer) -> None:
     assert answer.headers["content-type"] == "application/sdp"
     assert "a=candidate:" in answer.text
     assert answer.headers["etag"].startswith('"')
-    assert "server-sent-events" in answer.headers["link"]
+    assert 'rel="urn:x-diffscribe:events"' in answer.headers["link"]
     place = answer.headers["location"]
     assert (await http.post(WHIP_PATH, content=offer, headers=SDP)).status_code == 503
     assert (await http.delete(place)).status_code == 200
