@@ -16,7 +16,7 @@ import structlog
 
 from stream_protocol.messages import Start
 from stream_server.config import LimitsConfig
-from stream_server.errors import InvalidField, Overloaded
+from stream_server.errors import Draining, InvalidField
 from stream_server.session.driver import Services, run_session
 from stream_server.session.validation import validate_start
 from stream_server.transports.admission import Admission
@@ -118,7 +118,7 @@ class Calls:
     async def close(self) -> None:
         """End every call at once."""
         for call in tuple(self._calls.values()):
-            await call.peer.dismiss(Overloaded("the server stops now; connect to another"))
+            await call.peer.dismiss(Draining("the server stops now; connect to another"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, call: Call, services: Services, stack: contextlib.ExitStack) -> None:

@@ -32,7 +32,13 @@ from stream_protocol import codec
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import ClientMessage, Done, Error, Flush, ServerMessage, Start, Stop
 from stream_server.config import LimitsConfig
-from stream_server.errors import DiffscribeError, InvalidField, LimitReached, error_message
+from stream_server.errors import (
+    DiffscribeError,
+    InvalidField,
+    LimitReached,
+    error_message,
+    wire_error,
+)
 from stream_server.transports.hub import SessionLog
 from stream_server.transports.ice import IceServer
 from stream_server.transports.rtp_clock import RTP_RATE, RtpClock
@@ -180,9 +186,10 @@ class WebRtcPeer:
 
     async def dismiss(self, error: DiffscribeError) -> None:
         """Say ``error`` and close. Never raises."""
+        wire = wire_error(error)
         self._log.publish(error_message(error))
         with contextlib.suppress(Exception):
-            await self.close(1012, "draining")
+            await self.close(wire.close_code, wire.code)
 
     def stop(self) -> None:
         """Take no more audio; what has come is still transcribed."""
