@@ -29,9 +29,13 @@ from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import Recogniser
 from stream_server.scheduler.engine import Engine
 from stream_server.session.driver import Services
+from stream_server.tls import make_context
 from stream_server.transports.admission import Admission
 from stream_server.transports.auth import Keys
-from stream_server.transports.http import make_app
+from stream_server.transports.calls import Calls
+from stream_server.transports.http import WebParts, make_app
+from stream_server.transports.hub import Hub
+from stream_server.transports.ice import read_ice_server
 from stream_server.transports.wyoming import WyomingServer, info_event
 from stream_server.version import version
 
@@ -101,7 +105,8 @@ class Server:
     def url(self) -> str:
         """Where it is reached."""
         host = self._config.listen.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "https" if self._config.web.has_tls else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def stop(self) -> None:
         """Drain and stop; called again, stop at once. Thread-safe; harmless before and after."""
@@ -153,16 +158,26 @@ class Server:
             wyoming = None
             if port := config.listen.wyoming_port:
                 wyoming = stack.enter_context(_listen(config.listen, "wyoming_port", port))
+            ice_servers = [read_ice_server(text) for text in config.web.ice_server]
+            hub = Hub(config.limits.max_history)
+            calls = Calls(admission, hub, config.limits, ice_servers)
             app = make_app(
-                admission, Keys(config.listen.api_key), self._metrics, config.limits, version()
+                admission,
+                Keys(config.listen.api_key),
+                self._metrics,
+                config.limits,
+                version(),
+                WebParts(hub, calls, config.web.allow_origin),
             )
             web = _Web(_uvicorn_config(app, config))
             serving = asyncio.create_task(web.serve([listener]))
             with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="audio") as executor:
                 try:
-                    await self._live(admission, executor, on_ready, serving, wyoming)
+                    await self._live(admission, hub, executor, on_ready, serving, wyoming)
                 finally:
                     admission.close()
+                    await calls.close()
+                    hub.close()
                     web.should_exit = True
                     await asyncio.wait([serving])
             serving.result()  # if the web server itself broke, say so
@@ -170,6 +185,7 @@ class Server:
     async def _live(
         self,
         admission: Admission,
+        hub: Hub,
         executor: ThreadPoolExecutor,
         on_ready: Callable[[Ready], None] | None,
         serving: asyncio.Task[None],
@@ -198,6 +214,7 @@ class Server:
                 executor=executor,
                 recogniser=self._config.recogniser,
                 draining=draining,
+                audience=hub,
             )
             admission.open(services, lambda: engine is not None and engine.is_ready)
             self._metrics.record_build(version=version(), model=recogniser.info.name)
@@ -284,6 +301,9 @@ def _uvicorn_config(app: object, config: Config) -> uvicorn.Config:
         log_config=None,
         lifespan="off",
         server_header=False,
+        ssl_context_factory=(lambda *_: make_context(config.web, config.listen.host))
+        if config.web.has_tls
+        else None,
         timeout_graceful_shutdown=_LAST_SECONDS,
     )
 

@@ -32,7 +32,7 @@ LAYERS = (
     "stream_server.session",
     "stream_server.scheduler",
     "stream_server.segmenter stream_server.transcript",
-    "stream_server.recogniser.interface",
+    "stream_server.recogniser.interface stream_server.tls",
     "stream_server.audio stream_server.metrics stream_server.config",
     "stream_server.pcm stream_server.container",
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
@@ -78,6 +78,7 @@ ONLY_BY = {
     "uvicorn": "stream_server.server",
     "starlette": "stream_server.transports",
     "sounddevice": "stream_client.sources",
+    "aiortc": "stream_server.transports.webrtc",
 }
 
 FOR_ALL = "stream_server.recogniser.interface"

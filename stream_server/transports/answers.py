@@ -18,7 +18,14 @@ from stream_server.errors import error_message, wire_error
 RETRY_AFTER = "2"
 """Seconds after which a refused client may ask again."""
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 426: "upgrade_required"}
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    412: "precondition_failed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    426: "upgrade_required",
+}
 
 
 class _Detail(msgspec.Struct, frozen=True):

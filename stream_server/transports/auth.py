@@ -1,12 +1,15 @@
 """Who may come in: keys, compared in constant time.
 
-A key comes as ``Authorization: Bearer KEY``, as ``X-API-Key: KEY``, or as ``?api_key=KEY`` for
-browsers, whose WebSocket cannot set headers. Keys are hashed before they are compared, so that
-neither their content nor their length shows in the time it takes.
+A key comes as ``Authorization: Bearer KEY``, as ``X-API-Key: KEY``, or as ``?api_key=KEY``. A
+browser's WebSocket cannot set headers and should not have a key in its address: it offers the
+subprotocol ``diffscribe.key.`` with the key in unpadded base64url (RFC 4648, 5) after it. Keys are
+hashed before they are compared, so that neither their content nor their length shows in the time
+it takes.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -15,6 +18,9 @@ from collections.abc import Iterable
 from starlette.requests import HTTPConnection
 
 from stream_server.errors import Unauthorized
+
+SUBPROTOCOL_PREFIX = "diffscribe.key."
+"""What a subprotocol begins with that is a key."""
 
 
 def _digest(key: str) -> bytes:
@@ -25,7 +31,17 @@ def _offered(connection: HTTPConnection) -> list[str]:
     scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
     offered = [credentials.strip()] if scheme.lower() == "bearer" else []
     offered += connection.headers.getlist("x-api-key")
+    for name in connection.headers.get("sec-websocket-protocol", "").split(","):
+        if name.strip().startswith(SUBPROTOCOL_PREFIX):
+            offered.append(_unpacked(name.strip().removeprefix(SUBPROTOCOL_PREFIX)))
     return offered + connection.query_params.getlist("api_key")
+
+
+def _unpacked(text: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except ValueError:
+        return ""
 
 
 class Keys:
@@ -66,4 +82,4 @@ class Keys:
             )
 
 
-__all__ = ["Keys"]
+__all__ = ["SUBPROTOCOL_PREFIX", "Keys"]

@@ -1,4 +1,4 @@
-"""Keys come in three ways, and only a right one opens."""
+"""Keys come in four ways, and only a right one opens."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def connection(query: str = "", **headers: str) -> HTTPConnection:
         connection(x_api_key="open"),
         connection("api_key=sesame"),
         connection("api_key=wrong", x_api_key="open"),
+        connection(sec_websocket_protocol="diffscribe.v1, diffscribe.key.c2VzYW1l"),
     ],
 )
 def test_a_right_key_opens(right: HTTPConnection) -> None:
@@ -39,6 +40,9 @@ def test_a_right_key_opens(right: HTTPConnection) -> None:
         (connection(x_api_key=""), "not valid"),
         (connection(x_api_key="s\xe9same"), "not valid"),
         (connection("api_key=%ff%fe"), "not valid"),
+        (connection(sec_websocket_protocol="diffscribe.v1"), "no API key"),
+        (connection(sec_websocket_protocol="diffscribe.key.____"), "not valid"),
+        (connection(sec_websocket_protocol="diffscribe.key.!"), "not valid"),
         (connection("&".join(["api_key=x"] * 20) + "&api_key=sesame"), "not valid"),
     ],
 )
