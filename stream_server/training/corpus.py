@@ -209,7 +209,7 @@ class Corpus:
         ]
         tokens = [[t for piece in row for t in self._tokens[piece.clip]] for row, _ in rows]
         letters = [spell(" ".join(self._texts[piece.clip] for piece in row)) for row, _ in rows]
-        texts = (
+        texts: tuple[Tensor, ...] = (
             torch.tensor(lengths),
             *_padded(tokens, shape.tokens),
             *_padded(letters, shape.letters),

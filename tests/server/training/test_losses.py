@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import replace
 
 import pytest
@@ -21,13 +20,13 @@ from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import END, Tokenizer
 from stream_server.training import losses as losses_module
+from stream_server.training.ctc import ctc_loss
 from stream_server.training.loop import Trainer
 from stream_server.training.losses import (
     LossConfig,
     MiddleCtc,
     corrupt,
     ctc_draft,
-    ctc_loss,
     diffusion_loss,
     teacher_forced,
 )
@@ -48,41 +47,6 @@ def hear(model: TranscriptionModel) -> Encoded:
     lengths = torch.tensor([16_000, 4_000, 9_000])
     pcm = torch.randn(3, 16_000) * 0.1 * (torch.arange(16_000) < lengths[:, None])
     return model.listen(pcm, lengths)
-
-
-# CTC
-
-
-def test_ctc_is_the_sum_over_all_paths_per_token() -> None:
-    logs = torch.randn(2, 4, 3).log_softmax(dim=-1)
-    texts = [[1, 2], [1]]
-    counts = [4, 3]
-    total = 0.0
-    for row, (text, frames) in enumerate(zip(texts, counts, strict=True)):
-        paths = [
-            sum(float(logs[row, frame, token]) for frame, token in enumerate(path))
-            for path in itertools.product(range(3), repeat=frames)
-            if [token for token, _ in itertools.groupby(path) if token] == text
-        ]
-        total -= math.log(sum(map(math.exp, paths)))
-    loss = ctc_loss(
-        logs, torch.tensor(counts), torch.tensor([[1, 2], [1, 0]]), torch.tensor([2, 1])
-    )
-    assert float(loss) == pytest.approx(total / 3, abs=1e-5)
-
-
-def test_ctc_of_what_does_not_fit_or_is_empty_is_finite() -> None:
-    logs = torch.randn(2, 2, 5, requires_grad=True)
-    text, lengths = torch.tensor([[1, 1, 2, 3], [0, 0, 0, 0]]), torch.tensor([4, 0])
-    loss = ctc_loss(logs.log_softmax(dim=-1), torch.tensor([2, 2]), text, lengths)
-    loss.backward()
-    assert loss.isfinite()
-    assert logs.grad is not None
-    assert logs.grad.isfinite().all()
-    nothing = ctc_loss(
-        logs.log_softmax(dim=-1), torch.tensor([2, 2]), text[:, :1] * 0, torch.tensor([0, 0])
-    )
-    assert nothing.isfinite()
 
 
 def test_letters_are_scored_in_float32() -> None:
