@@ -1,0 +1,98 @@
+"""The command ``stream-server bench``: how fast a decode is, and how many streams a server bears."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from stream_server.evaluation import decode_bench
+from stream_server.evaluation.decode_bench import Shape
+from stream_server.recogniser.denoise import SamplerConfig
+from stream_server.recogniser.denoiser import Denoiser
+from stream_server.recogniser.kernels.choice import pick_kernels, plain_kernels
+
+app = typer.Typer(no_args_is_help=True, help="Measure speed.", add_completion=False)
+
+
+@app.callback()
+def _root() -> None:
+    """Measure speed."""
+
+
+@app.command()
+def decode(
+    shapes: Annotated[
+        str, typer.Option(help="Rows x canvas (x prompt), by commas.")
+    ] = "1x64,8x64,32x64,1x192,8x192,32x192",
+    steps: Annotated[int, typer.Option(help="Denoising steps.", min=1)] = 8,
+    random_full_size: Annotated[
+        bool, typer.Option(help="DiffusionGemma's size with random weights, on a GPU.")
+    ] = False,
+    top: Annotated[
+        int, typer.Option(help="Words of self-conditioning; 0 is all of them.", min=0)
+    ] = 0,
+    stock: Annotated[bool, typer.Option(help="Measure transformers beside it.")] = True,
+    plain: Annotated[bool, typer.Option(help="PyTorch's own kernels only.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for decode.json.")] = Path(),
+) -> None:
+    """Time decodes over a grid of shapes, ours, stock transformers and the floor side by side."""
+    wanted = [Shape.parse(each) for each in shapes.split(",")]
+    device = torch.device("cuda" if torch.cuda.is_available() and random_full_size else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    with torch.inference_mode():
+        if random_full_size:
+            from stream_server.evaluation.full_size import TEXT, build_random
+
+            model, sampler = build_random(TEXT, device, dtype), SamplerConfig()
+        else:
+            from stream_server.recogniser.checkpoint import EMBEDDED, load_model
+
+            network, _ = load_model(EMBEDDED)
+            model, sampler = network.decoder.model, network.config.sampler
+        kernels = plain_kernels() if plain else pick_kernels(device)
+        denoiser = Denoiser(
+            model,
+            kernels,
+            sampler,
+            slots=max(shape.rows for shape in wanted),
+            capacity=max(shape.prompt + shape.canvas for shape in wanted),
+            width=max(shape.canvas for shape in wanted),
+            top=top,
+        )
+        limits = decode_bench.measure_ceilings(device, dtype)
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        print(f"{name}: {limits}", flush=True)
+        agreement = {}
+        if stock:
+            agreement = decode_bench.compare(model, denoiser, wanted[0])
+            print(f"against stock: {agreement}", flush=True)
+        results = []
+        for shape in wanted:
+            results.append(decode_bench.measure(model, denoiser, shape, steps, limits, stock))
+            print(results[-1].to_json(), flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    document = {
+        "date": date.today().isoformat(),
+        "machine": name,
+        "torch": torch.__version__,
+        "kernels": kernels.name,
+        "top": top,
+        "bytes_per_ms": limits.bytes_per_ms,
+        "operations_per_ms": limits.operations_per_ms,
+        "against_stock": agreement,
+        "results": [each.to_json() for each in results],
+    }
+    (out / "decode.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    print(decode_bench.table(results))
+
+
+if __name__ == "__main__":
+    app()
+
+
+__all__ = ["app"]

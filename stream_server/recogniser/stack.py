@@ -1,0 +1,204 @@
+"""DiffusionGemma's layers as the step loop runs them: transformers' weights, our order of work.
+
+The weights stay those of the transformers module (joined projections share its memory). What
+differs: queries, keys and values are one product, as are gate and up; keys and values are written
+into preallocated slots, prompt first and canvas right behind; and whatever lies between two
+products is one kernel (``kernels``). The same code runs prompts (causal) and canvases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stream_server.recogniser.kernels.choice import Kernels
+from stream_server.recogniser.kernels.plain import Place, Rotary
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The weights of one layer."""
+
+    kind: str
+    """``sliding_attention`` or ``full_attention``: which rotary positions."""
+    first_norm: Tensor
+    qkv: Tensor
+    head_norms: tuple[Tensor, Tensor]
+    """Of queries and keys."""
+    output: Tensor
+    middle_norms: Tensor
+    """[4, hidden]; see ``plain.after_attention``."""
+    gate_up: Tensor
+    down: Tensor
+    router: Tensor
+    expert_scale: Tensor
+    choices: int
+    experts_in: Tensor
+    experts_out: Tensor
+    last_norms: Tensor
+    """[3, hidden]; see ``plain.after_experts``."""
+    scalar: Tensor
+    heads: int
+    groups: int
+    size: int
+    """Of a head."""
+    expert_scales: tuple[Tensor, Tensor] | None = None
+    """Of float8 experts."""
+
+
+def join(*parts: nn.Linear) -> Tensor:
+    """Return the weights of linear layers as one, and let the layers share its memory."""
+    weights = [part.weight for part in parts]
+    first = weights[0]
+    place = first.storage_offset()
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not same or weight.storage_offset() != place:
+            break
+        place += weight.numel()
+    else:
+        rows = sum(len(weight) for weight in weights)
+        return first.data.as_strided((rows, first.shape[1]), (first.shape[1], 1))
+    joined = torch.cat([weight.data for weight in weights])
+    for weight, view in zip(weights, joined.split([len(each) for each in weights]), strict=True):
+        weight.data = view
+    return joined
+
+
+def read_layer(layer: Any, kind: str) -> Layer:
+    """Read the weights of a transformers layer, of either half."""
+    attention, router = layer.self_attn, layer.router
+    projections = [attention.q_proj, attention.k_proj]
+    if attention.v_proj is not None:
+        projections.append(attention.v_proj)
+    size = attention.q_norm.weight.shape[0]
+    width = layer.input_layernorm.weight.shape[0]
+    router_norm = router.scale.data * width**-0.5
+    return Layer(
+        kind=kind,
+        first_norm=layer.input_layernorm.weight.data,
+        qkv=join(*projections),
+        head_norms=(attention.q_norm.weight.data, attention.k_norm.weight.data),
+        output=attention.o_proj.weight.data,
+        middle_norms=torch.stack(
+            [
+                layer.post_attention_layernorm.weight.data,
+                layer.pre_feedforward_layernorm.weight.data,
+                layer.pre_feedforward_layernorm_2.weight.data,
+                router_norm,
+            ]
+        ),
+        gate_up=join(layer.mlp.gate_proj, layer.mlp.up_proj),
+        down=layer.mlp.down_proj.weight.data,
+        router=router.proj.weight.data,
+        expert_scale=router.per_expert_scale.data,
+        choices=router.config.top_k_experts,
+        experts_in=layer.experts.gate_up_proj.data,
+        experts_out=layer.experts.down_proj.data,
+        last_norms=torch.stack(
+            [
+                layer.post_feedforward_layernorm_1.weight.data,
+                layer.post_feedforward_layernorm_2.weight.data,
+                layer.post_feedforward_layernorm.weight.data,
+            ]
+        ),
+        scalar=layer.layer_scalar.data,
+        heads=attention.q_proj.weight.shape[0] // size,
+        groups=attention.k_proj.weight.shape[0] // size,
+        size=size,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValues:
+    """Keys and values of all slots, one pair a layer: [slots, groups, capacity, head size]."""
+
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+
+    @staticmethod
+    def allocate(layers: tuple[Layer, ...], slots: int, capacity: int) -> KeyValues:
+        """Make room for ``slots`` rows of ``capacity`` positions, zeroed."""
+
+        def room(layer: Layer) -> Tensor:
+            return layer.qkv.new_zeros(slots, layer.groups, capacity, layer.size)
+
+        return KeyValues(tuple((room(layer), room(layer)) for layer in layers))
+
+
+class Stack:
+    """The layers of one half of the model, prompt encoder or canvas decoder.
+
+    Args:
+        module: transformers' ``DiffusionGemmaEncoderTextModel`` or ``DiffusionGemmaDecoderModel``.
+        config: its text configuration.
+        kernels: the operations.
+        capacity: positions for which rotary factors are kept.
+    """
+
+    def __init__(self, module: Any, config: Any, kernels: Kernels, capacity: int) -> None:
+        self.kernels = kernels
+        self.eps: float = config.rms_norm_eps
+        self.layers = tuple(
+            read_layer(layer, kind)
+            for layer, kind in zip(module.layers, config.layer_types, strict=True)
+        )
+        self.final_norm: Tensor = module.norm.weight.data
+        firsts = [*(layer.first_norm for layer in self.layers[1:]), self.final_norm]
+        self._last_norms = tuple(
+            torch.cat([layer.last_norms, first[None]])
+            for layer, first in zip(self.layers, firsts, strict=True)
+        )
+        self._rotary = _rotary(module.rotary_emb, self.layers, capacity)
+
+    def run(self, hidden: Tensor, cache: KeyValues, place: Place) -> Tensor:
+        """Run tokens through the layers, writing their keys and values.
+
+        Args:
+            hidden: [tokens, hidden], row after row.
+            cache: of all slots.
+            place: where the tokens stand.
+
+        Returns:
+            [tokens, hidden], after the last norm.
+        """
+        kernels = self.kernels
+        normed = kernels.norm(hidden, self.layers[0].first_norm, self.eps)
+        for layer, norms, caches in zip(self.layers, self._last_norms, cache.pairs, strict=True):
+            own = replace(place, heads=layer.heads)
+            qkv = functional.linear(normed, layer.qkv)
+            rotary = self._rotary[layer.kind]
+            query = kernels.rotate(qkv, layer.head_norms, rotary, caches, own, self.eps)
+            attended = functional.linear(kernels.attend(query, caches, own), layer.output)
+            hidden, inputs = kernels.after_attention(
+                attended, hidden, layer.middle_norms, self.eps
+            )
+            dense = functional.linear(
+                kernels.gate(functional.linear(inputs[0], layer.gate_up)), layer.down
+            )
+            scores = functional.linear(inputs[2], layer.router)
+            chosen, shares = kernels.route(scores, layer.expert_scale, layer.choices)
+            pairs = kernels.run_experts(
+                inputs[1], chosen, layer.experts_in, layer.experts_out, layer.expert_scales
+            )
+            hidden, normed = kernels.after_experts(
+                dense, pairs, shares, hidden, norms, layer.scalar, self.eps
+            )
+        return normed
+
+
+def _rotary(embedding: Any, layers: tuple[Layer, ...], capacity: int) -> dict[str, Rotary]:
+    device, dtype = layers[0].qkv.device, layers[0].qkv.dtype
+    positions = torch.arange(capacity, device=device)[None]
+    like = torch.empty(0, device=device, dtype=dtype)
+    found = {}
+    for kind in {layer.kind for layer in layers}:
+        cosine, sine = embedding(like, positions, kind)
+        found[kind] = Rotary(cosine[0].contiguous(), sine[0].contiguous())
+    return found
+
+
+__all__ = ["KeyValues", "Layer", "Stack", "join", "read_layer"]
