@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,12 @@ from stream_server.evaluation import decode_bench
 from stream_server.evaluation.decode_bench import Shape
 from stream_server.recogniser.denoise import SamplerConfig
 from stream_server.recogniser.denoiser import Denoiser
-from stream_server.recogniser.kernels.choice import pick_kernels, plain_kernels
+from stream_server.recogniser.kernels.choice import (
+    Kernels,
+    grouped_kernels,
+    pick_kernels,
+    plain_kernels,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed.", add_completion=False)
 
@@ -37,7 +43,9 @@ def decode(
         int, typer.Option(help="Words of self-conditioning; 0 is all of them.", min=0)
     ] = 0,
     stock: Annotated[bool, typer.Option(help="Measure transformers beside it.")] = True,
-    plain: Annotated[bool, typer.Option(help="PyTorch's own kernels only.")] = False,
+    without: Annotated[
+        str, typer.Option(help="Fused kernels to leave out, by commas; 'all' for every one.")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Folder for decode.json.")] = Path(),
 ) -> None:
     """Time decodes over a grid of shapes, ours, stock transformers and the floor side by side."""
@@ -54,7 +62,7 @@ def decode(
 
             network, _ = load_model(EMBEDDED)
             model, sampler = network.decoder.model, network.config.sampler
-        kernels = plain_kernels() if plain else pick_kernels(device)
+        kernels = _choose(pick_kernels(device), without, device)
         denoiser = Denoiser(
             model,
             kernels,
@@ -89,6 +97,18 @@ def decode(
     }
     (out / "decode.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
     print(decode_bench.table(results))
+
+
+def _choose(kernels: Kernels, without: str, device: torch.device) -> Kernels:
+    """Replace the kernels named in ``without`` by PyTorch's."""
+    if not without:
+        return kernels
+    other = grouped_kernels() if device.type == "cuda" else plain_kernels()
+    if without == "all":
+        return other
+    names = without.split(",")
+    changed = {name: getattr(other, name) for name in names}
+    return replace(kernels, name=f"{kernels.name} without {without}", **changed)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,11 @@ def plain_kernels() -> Kernels:
     return _from("plain", plain)
 
 
+def grouped_kernels() -> Kernels:
+    """Return plain PyTorch with grouped products for the experts."""
+    return replace(plain_kernels(), name="grouped", run_experts=plain.grouped_experts)
+
+
 def fused_kernels() -> Kernels:
     """Return Triton throughout.
 
@@ -69,11 +74,11 @@ def pick_kernels(device: torch.device) -> Kernels:
 
     Triton is written for tensor cores with bfloat16: compute capability 8.0 and above.
     """
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return plain_kernels()
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return plain_kernels()
+    if importlib.util.find_spec("triton") is None:
+        return grouped_kernels()
     return fused_kernels()
 
 
-__all__ = ["Kernels", "fused_kernels", "pick_kernels", "plain_kernels"]
+__all__ = ["Kernels", "fused_kernels", "grouped_kernels", "pick_kernels", "plain_kernels"]

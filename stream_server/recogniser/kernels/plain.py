@@ -134,6 +134,29 @@ def run_experts(
     return everything[chosen.long(), tokens]
 
 
+def grouped_experts(
+    hidden: Tensor,
+    chosen: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    scales: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Do what :func:`run_experts` does with PyTorch's grouped products: for many experts."""
+    if scales is not None:
+        gate_up = (gate_up.float() * scales[0][..., None]).to(hidden.dtype)
+        down = (down.float() * scales[1][..., None]).to(hidden.dtype)
+    tokens, choices = chosen.shape
+    ordered, order = chosen.reshape(-1).sort()
+    experts = torch.arange(gate_up.shape[0], device=hidden.device, dtype=ordered.dtype)
+    ends = torch.searchsorted(ordered, experts, right=True).int()
+    gathered = hidden[order // choices]
+    inner = gate(torch._grouped_mm(gathered, gate_up.transpose(1, 2), offs=ends))
+    out = torch._grouped_mm(inner, down.transpose(1, 2), offs=ends)
+    places = torch.empty_like(out)
+    places[order] = out
+    return places.view(tokens, choices, -1)
+
+
 @dataclass(frozen=True, slots=True)
 class Rotary:
     """Cosines and sines of positions, [positions, head size], in the model's precision."""
@@ -285,6 +308,7 @@ __all__ = [
     "after_experts",
     "attend",
     "gate",
+    "grouped_experts",
     "mix_embeddings",
     "norm",
     "read_vocabulary",
