@@ -18,6 +18,8 @@ from torch import Tensor
 from stream_server.recogniser.denoise import accept
 from stream_server.recogniser.denoiser import Denoiser
 from stream_server.recogniser.graphs import Graphs
+from stream_server.recogniser.quantise import Float8
+from stream_server.recogniser.stack import Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +124,14 @@ def floor_ms(
     size = denoiser.embedding.element_size()
     moved = operations = 0.0
     for layer in denoiser.stack.layers:
-        experts = layer.experts_in.shape[0]
+        experts, experts_in, experts_out = layer.expert_scale.shape[0], *_both(layer)
         hit = 1 - (1 - layer.choices / experts) ** tokens
-        dense = sum(
-            each.numel()
-            for each in (layer.qkv, layer.output, layer.gate_up, layer.down, layer.router)
-        )
-        one = (layer.experts_in.numel() + layer.experts_out.numel()) / experts
+        parts = [_values(each) for each in (layer.qkv, layer.output, layer.gate_up, layer.down)]
+        dense = sum(each.numel() for each in parts)
+        one = (experts_in.numel() + experts_out.numel()) / experts
         cache = 2 * rows * keys * layer.groups * layer.size
-        expert_size = layer.experts_in.element_size()
-        moved += dense * size + hit * experts * one * expert_size + cache * size
+        moved += sum(each.numel() * each.element_size() for each in parts) + cache * size
+        moved += hit * experts * one * experts_in.element_size()
         operations += 2 * tokens * (dense + layer.choices * one)
         operations += 4 * tokens * keys * layer.heads * layer.size
     if with_vocabulary:
@@ -140,6 +140,28 @@ def floor_ms(
         moved += passes * words * size + 2 * tokens * denoiser.vocabulary * size
         operations += passes * 2 * tokens * words
     return max(moved / limits.bytes_per_ms, operations / limits.operations_per_ms)
+
+
+def _values(weight: Tensor | Float8) -> Tensor:
+    return weight.values if isinstance(weight, Float8) else weight
+
+
+def _both(layer: Layer) -> tuple[Tensor, Tensor]:
+    return _values(layer.experts_in), _values(layer.experts_out)
+
+
+def scores_of(denoiser: Denoiser, shape: Shape, seed: int = 0) -> Tensor:
+    """Return our scores of a first step, float32: to compare a change of the weights."""
+    embeddings, canvas = _inputs(denoiser, shape, seed)
+    ours = Ours(denoiser, shape, embeddings, canvas, False)
+    ours.prefill()
+    return denoiser.scores(torch.arange(shape.rows, device=canvas.device), shape.canvas).float()
+
+
+def difference(out: Tensor, reference: Tensor) -> dict[str, float]:
+    """Return the relative error, and how often the arg-max is the same."""
+    same = (out.argmax(-1) == reference.argmax(-1)).float().mean()
+    return {"scores": _error(out, reference), "argmax_same": float(same)}
 
 
 class Stock:
@@ -376,8 +398,10 @@ __all__ = [
     "Shape",
     "Stock",
     "compare",
+    "difference",
     "floor_ms",
     "measure",
     "measure_ceilings",
+    "scores_of",
     "table",
 ]

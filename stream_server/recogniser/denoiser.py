@@ -17,7 +17,7 @@ from stream_server.recogniser.denoise import SamplerConfig, accept
 from stream_server.recogniser.kernels.choice import Kernels
 from stream_server.recogniser.kernels.noise import count_noise
 from stream_server.recogniser.kernels.plain import Place
-from stream_server.recogniser.stack import KeyValues, Stack, join
+from stream_server.recogniser.stack import KeyValues, Stack, join, quantise_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,16 @@ class Denoiser:
             limits=count(),
         )
 
+    def quantise(self, dense: bool) -> None:
+        """Put the experts, and if wanted the dense layers, into float8.
+
+        The caller must let go of transformers' own module for its memory to become free.
+        """
+        names: tuple[str, ...] = ("experts_in", "experts_out")
+        if dense:
+            names += ("qkv", "output", "gate_up", "down")
+        quantise_layers((self.prompt_stack, self.stack), names)
+
     def prefill(self, embeddings: Tensor, lengths: Tensor, slots: Tensor) -> Tensor:
         """Run prompts through the causal half, into their slots.
 
@@ -160,9 +170,7 @@ class Denoiser:
         left = (state.limits[slots] - state.done[slots]).float() / state.limits[slots]
         heat = sampler.t_min + (sampler.t_max - sampler.t_min) * left
         heat = heat.repeat_interleave(width, output_size=rows * width)
-        uniform, fresh = count_noise(
-            state.seeds[slots], state.steps[slots], width, self.vocabulary
-        )
+        uniform, fresh = count_noise(state.seeds[slots], state.steps[slots], width, self.vocabulary)
         read = self.kernels.read_vocabulary(scores, heat, uniform.view(-1), self._cap, self.top)
         entropy = read.entropy.view(rows, width)
         valid = torch.arange(width, device=slots.device) < state.widths[slots][:, None]
@@ -172,9 +180,7 @@ class Denoiser:
         state.soft[slots, :width] = self._soften(scores, heat, read).view(rows, width, -1)
         state.steps[slots] += 1
         state.done[slots] += 1
-        return Outcome(
-            read.argmax.view(rows, width), entropy, read.probability.view(rows, width)
-        )
+        return Outcome(read.argmax.view(rows, width), entropy, read.probability.view(rows, width))
 
     def _soften(self, scores: Tensor, heat: Tensor, read: Any) -> Tensor:
         """Return the mean embeddings of the distributions, [tokens, hidden]."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from stream_server.recogniser.kernels.choice import Kernels
 from stream_server.recogniser.kernels.plain import Place, Rotary
+from stream_server.recogniser.quantise import Float8, linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,19 @@ class Layer:
     kind: str
     """``sliding_attention`` or ``full_attention``: which rotary positions."""
     first_norm: Tensor
-    qkv: Tensor
+    qkv: Tensor | Float8
     head_norms: tuple[Tensor, Tensor]
     """Of queries and keys."""
-    output: Tensor
+    output: Tensor | Float8
     middle_norms: Tensor
     """[4, hidden]; see ``plain.after_attention``."""
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Tensor | Float8
+    down: Tensor | Float8
     router: Tensor
     expert_scale: Tensor
     choices: int
-    experts_in: Tensor
-    experts_out: Tensor
+    experts_in: Tensor | Float8
+    experts_out: Tensor | Float8
     last_norms: Tensor
     """[3, hidden]; see ``plain.after_experts``."""
     scalar: Tensor
@@ -46,8 +46,6 @@ class Layer:
     groups: int
     size: int
     """Of a head."""
-    expert_scales: tuple[Tensor, Tensor] | None = None
-    """Of float8 experts."""
 
 
 def join(*parts: nn.Linear) -> Tensor:
@@ -124,7 +122,7 @@ class KeyValues:
         """Make room for ``slots`` rows of ``capacity`` positions, zeroed."""
 
         def room(layer: Layer) -> Tensor:
-            return layer.qkv.new_zeros(slots, layer.groups, capacity, layer.size)
+            return layer.first_norm.new_zeros(slots, layer.groups, capacity, layer.size)
 
         return KeyValues(tuple((room(layer), room(layer)) for layer in layers))
 
@@ -169,29 +167,52 @@ class Stack:
         normed = kernels.norm(hidden, self.layers[0].first_norm, self.eps)
         for layer, norms, caches in zip(self.layers, self._last_norms, cache.pairs, strict=True):
             own = replace(place, heads=layer.heads)
-            qkv = functional.linear(normed, layer.qkv)
+            qkv = linear(normed, layer.qkv)
             rotary = self._rotary[layer.kind]
             query = kernels.rotate(qkv, layer.head_norms, rotary, caches, own, self.eps)
-            attended = functional.linear(kernels.attend(query, caches, own), layer.output)
-            hidden, inputs = kernels.after_attention(
-                attended, hidden, layer.middle_norms, self.eps
-            )
-            dense = functional.linear(
-                kernels.gate(functional.linear(inputs[0], layer.gate_up)), layer.down
-            )
-            scores = functional.linear(inputs[2], layer.router)
+            attended = linear(kernels.attend(query, caches, own), layer.output)
+            hidden, inputs = kernels.after_attention(attended, hidden, layer.middle_norms, self.eps)
+            dense = linear(kernels.gate(linear(inputs[0], layer.gate_up)), layer.down)
+            scores = linear(inputs[2], layer.router)
             chosen, shares = kernels.route(scores, layer.expert_scale, layer.choices)
-            pairs = kernels.run_experts(
-                inputs[1], chosen, layer.experts_in, layer.experts_out, layer.expert_scales
-            )
+            pairs = kernels.run_experts(inputs[1], chosen, *_experts(layer))
             hidden, normed = kernels.after_experts(
                 dense, pairs, shares, hidden, norms, layer.scalar, self.eps
             )
         return normed
 
 
+def _experts(layer: Layer) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+    first, second = layer.experts_in, layer.experts_out
+    if isinstance(first, Float8) and isinstance(second, Float8):
+        return first.values, second.values, (first.scales, second.scales)
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first, second, None
+    raise TypeError("experts are float8 both or neither")
+
+
+def quantise_layers(stacks: tuple[Stack, ...], names: tuple[str, ...]) -> None:
+    """Turn the named weights of all layers into float8; what stacks share is done once.
+
+    The memory of the old weights is given back where nothing else holds them.
+    """
+    for index in range(len(stacks[0].layers)):
+        done: dict[int, Float8] = {}
+        for stack in stacks:
+            layer = stack.layers[index]
+            changed = {}
+            for name in names:
+                weight = getattr(layer, name)
+                if weight.data_ptr() not in done:
+                    done[weight.data_ptr()] = Float8.of(weight)
+                changed[name] = done[weight.data_ptr()]
+            layers = list(stack.layers)
+            layers[index] = replace(layer, **changed)
+            stack.layers = tuple(layers)
+
+
 def _rotary(embedding: Any, layers: tuple[Layer, ...], capacity: int) -> dict[str, Rotary]:
-    device, dtype = layers[0].qkv.device, layers[0].qkv.dtype
+    device, dtype = layers[0].first_norm.device, layers[0].first_norm.dtype
     positions = torch.arange(capacity, device=device)[None]
     like = torch.empty(0, device=device, dtype=dtype)
     found = {}
@@ -201,4 +222,4 @@ def _rotary(embedding: Any, layers: tuple[Layer, ...], capacity: int) -> dict[st
     return found
 
 
-__all__ = ["KeyValues", "Layer", "Stack", "join", "read_layer"]
+__all__ = ["KeyValues", "Layer", "Stack", "join", "quantise_layers", "read_layer"]

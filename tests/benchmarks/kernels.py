@@ -210,9 +210,7 @@ def experts(run: Run) -> None:
         ms = timed(lambda: triton_experts.run_experts(hidden, chosen, up, down))
         run.add("experts", "fused, default", tokens, ms, error=error(mixed(out), wanted))
         out = triton_experts.run_experts(hidden, chosen, small_up, small_down, scales)
-        ms = timed(
-            lambda: triton_experts.run_experts(hidden, chosen, small_up, small_down, scales)
-        )
+        ms = timed(lambda: triton_experts.run_experts(hidden, chosen, small_up, small_down, scales))
         run.add("experts", "fused, float8", tokens, ms, error=error(mixed(out), wanted))
         sweep(run, tokens, hidden, chosen, up, down, False)
         sweep(run, tokens, hidden, chosen, small_up, small_down, True, scales)
@@ -339,7 +337,9 @@ def main() -> None:
     print(f"--- {machine}")
     for row in run.rows:
         ms = "-" if row["ms"] is None else f"{row['ms']:.3f}"
-        more = {key: value for key, value in row.items() if key not in ("part", "what", "tokens", "ms")}  # noqa: E501
+        more = {
+            key: value for key, value in row.items() if key not in ("part", "what", "tokens", "ms")
+        }  # noqa: E501
         shown = " ".join(
             f"{key}={value:.2g}" if isinstance(value, float) else f"{key}={value}"
             for key, value in more.items()

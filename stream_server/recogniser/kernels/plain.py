@@ -299,7 +299,6 @@ def attend(query: Tensor, caches: tuple[Tensor, Tensor], place: Place) -> Tensor
     return attended.view(rows, heads, width, size).transpose(1, 2).reshape(rows * width, -1)
 
 
-
 __all__ = [
     "Place",
     "Rotary",

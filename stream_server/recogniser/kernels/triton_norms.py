@@ -218,9 +218,7 @@ def gate(both: Tensor) -> Tensor:
     rows, width = both.shape
     out = both.new_empty(rows, width // 2)
     total = out.numel()
-    _gate[(triton.cdiv(total, 2048),)](
-        both, out, total, INNER=width // 2, BLOCK=2048, num_warps=4
-    )
+    _gate[(triton.cdiv(total, 2048),)](both, out, total, INNER=width // 2, BLOCK=2048, num_warps=4)
     return out
 
 
