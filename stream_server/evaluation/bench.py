@@ -1,4 +1,4 @@
-"""The command ``stream-server bench``: how fast a decode is, and how many streams a server bears."""
+"""The command ``stream-server bench``: how fast a decode is, how many streams a server bears."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def decode(
     float8: Annotated[
         str, typer.Option(help="'experts' or 'all': weights in float8; no stock beside it.")
     ] = "",
+    profile: Annotated[bool, typer.Option(help="Also list each shape's kernels.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for decode.json.")] = Path(),
 ) -> None:
     """Time decodes over a grid of shapes, ours, stock transformers and the floor side by side."""
@@ -97,9 +98,12 @@ def decode(
             agreement = decode_bench.compare(model, denoiser, wanted[0])
             print(f"against stock: {agreement}", flush=True)
         results = []
+        kernel_times: dict[str, list[tuple[str, float, int]]] = {}
         for shape in wanted:
             results.append(decode_bench.measure(model, denoiser, shape, steps, limits, stock))
             print(results[-1].to_json(), flush=True)
+            if profile and device.type == "cuda":
+                kernel_times[f"{shape.rows}x{shape.canvas}"] = decode_bench.profile(denoiser, shape)
     out.mkdir(parents=True, exist_ok=True)
     document = {
         "date": date.today().isoformat(),
@@ -111,9 +115,14 @@ def decode(
         "operations_per_ms": limits.operations_per_ms,
         "agreement": agreement,
         "float8": float8,
+        "kernel_times": kernel_times,
         "results": [each.to_json() for each in results],
     }
     (out / "decode.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    for shape_name, times in kernel_times.items():
+        print(f"--- kernels of one step, {shape_name}: ms, launches")
+        for kernel, ms, count in times:
+            print(f"{ms:9.3f} {count:5} {kernel}")
     print(decode_bench.table(results))
 
 

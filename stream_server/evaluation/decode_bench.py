@@ -371,6 +371,25 @@ def measure(
     return result
 
 
+def profile(denoiser: Denoiser, shape: Shape) -> list[tuple[str, float, int]]:
+    """Return the kernels of one step by time: name, milliseconds, launches."""
+    embeddings, canvas = _inputs(denoiser, shape)
+    ours = Ours(denoiser, shape, embeddings, canvas, False)
+    ours.prefill()
+    ours.step()
+    torch.cuda.synchronize()
+    activity = torch.profiler.ProfilerActivity.CUDA
+    with torch.profiler.profile(activities=[activity]) as profiler:
+        ours.step()
+        torch.cuda.synchronize()
+    found = [
+        (event.key[:90], event.self_device_time_total / 1000, event.count)
+        for event in profiler.key_averages()
+        if event.self_device_time_total
+    ]
+    return sorted(found, key=lambda each: -each[1])[:25]
+
+
 def table(results: list[Result]) -> str:
     """Return the results as Markdown."""
     lines = [
@@ -402,6 +421,7 @@ __all__ = [
     "floor_ms",
     "measure",
     "measure_ceilings",
+    "profile",
     "scores_of",
     "table",
 ]
