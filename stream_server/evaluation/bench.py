@@ -81,7 +81,7 @@ def decode(
         limits = decode_bench.measure_ceilings(device, dtype)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         print(f"{name}: {limits}", flush=True)
-        agreement = {}
+        agreement: dict[str, object] = {}
         if float8:
             before = decode_bench.scores_of(denoiser, wanted[0])
             # Only the denoiser holds the weights now: each layer's memory is free once it is done.
@@ -95,7 +95,10 @@ def decode(
             agreement = {"float8": decode_bench.difference(after, before)}
             print(f"float8 against {dtype}: {agreement}", flush=True)
         if stock:
-            agreement = decode_bench.compare(model, denoiser, wanted[0])
+            try:
+                agreement = decode_bench.compare(model, denoiser, wanted[0])
+            except Exception as error:  # Times without agreement still tell where they go.
+                agreement = {"failed": f"{type(error).__name__}: {error}"[:2000]}
             print(f"against stock: {agreement}", flush=True)
         results = []
         kernel_times: dict[str, list[tuple[str, float, int]]] = {}
@@ -103,7 +106,11 @@ def decode(
             results.append(decode_bench.measure(model, denoiser, shape, steps, limits, stock))
             print(results[-1].to_json(), flush=True)
             if profile and device.type == "cuda":
-                kernel_times[f"{shape.rows}x{shape.canvas}"] = decode_bench.profile(denoiser, shape)
+                try:
+                    times = decode_bench.profile(denoiser, shape)
+                    kernel_times[f"{shape.rows}x{shape.canvas}"] = times
+                except Exception as error:
+                    print(f"no profile: {error}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     document = {
         "date": date.today().isoformat(),

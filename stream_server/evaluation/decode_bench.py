@@ -340,7 +340,7 @@ def measure(
     def attempt(what: str, call: Callable[[], None]) -> None:
         try:
             call()
-        except (RuntimeError, AttributeError, ValueError, TypeError) as error:
+        except Exception as error:  # Out of memory, or a kernel's compiler: noted, and on.
             result.problems.append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
         if graphed:
             torch.cuda.empty_cache()
