@@ -87,6 +87,10 @@ _ALLOWED: Final[Mapping[str, _Range | _Pattern]] = {
     "reserved_finals": _Range(0, 1_000_000),
     "partial_deadline_ms": _Range(1, 600_000),
     "model": _Pattern(r"\S(.*\S)?", "embedded, fake, a folder, or a model's name on the hub"),
+    "backbone": _Pattern(r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"),
+    "audio_encoder": _Pattern(
+        r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"
+    ),
     "device": _Pattern(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N"),
     "steps": _Range(1, 64),
     "partial_steps": _Range(1, 64),
@@ -200,6 +204,10 @@ class RecogniserConfig:
 
     model: str = "embedded"
     """``embedded``, ``fake``, a folder, or a model's name on the hub."""
+    backbone: str = ""
+    """Frozen decoder of a model that is an adapter: a folder, or a name on the hub."""
+    audio_encoder: str = ""
+    """Frozen encoder of a model that is an adapter: a folder, or a name on the hub."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     steps: int = 8

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,32 @@ class TokenSpan:
     """Frame after the last."""
     score: float
     """Geometric mean of its probability over its frames, 0 to 1: how far the audio supports it."""
+
+
+class CtcFrames(Protocol):
+    """What CTC heard in one utterance."""
+
+    def greedy(self) -> list[int]:
+        """Return the tokens of the best path."""
+
+    def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
+        """Return when each token was said; none where they do not fit into the frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenseFrames:
+    """:class:`CtcFrames` of a small vocabulary: every score is there."""
+
+    logs: npt.NDArray[np.float32]
+    """[frames, vocabulary], log-probabilities; blank is token 0."""
+
+    def greedy(self) -> list[int]:
+        """See :func:`greedy`."""
+        return greedy(self.logs)
+
+    def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
+        """See :func:`align`."""
+        return align(self.logs, tokens)
 
 
 def align(
@@ -61,7 +88,7 @@ def align(
     path = np.zeros(frames, dtype=np.int64)
     for frame in range(frames - 1, -1, -1):
         path[frame] = state
-        state -= back[frame, state]
+        state -= int(back[frame, state])
     spans = []
     for place in range(len(tokens)):
         at = np.flatnonzero(path == 2 * place + 1)
@@ -77,4 +104,4 @@ def greedy(logs: npt.NDArray[np.float32], blank: int = 0) -> list[int]:
     return [int(token) for token in best[keep]]
 
 
-__all__ = ["TokenSpan", "align", "greedy"]
+__all__ = ["CtcFrames", "DenseFrames", "TokenSpan", "align", "greedy"]

@@ -20,6 +20,7 @@ from torch import Tensor
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ModelError
 from stream_server.recogniser.model import ModelConfig, TranscriptionModel
+from stream_server.recogniser.network import Network, TextCodec
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.tokenizer import Tokenizer
 
@@ -151,15 +152,22 @@ def load_recogniser(config: RecogniserConfig) -> DiffusionRecogniser:
     Raises:
         ModelError: the model is not there or does not fit.
     """
-    folder = EMBEDDED if config.model == "embedded" else Path(config.model)
-    if not folder.is_dir():
-        raise ModelError(
-            f"model {config.model!r}: not a folder; give a checkpoint folder or 'embedded'"
-        )
     if config.threads:
         torch.set_num_threads(config.threads)
-    model, tokenizer = load_model(folder)
-    return DiffusionRecogniser(model, tokenizer, pick_device(config.device), config.steps)
+    device = pick_device(config.device)
+    network, codec = _load(config, device)
+    return DiffusionRecogniser(network, codec, device, config.steps)
+
+
+def _load(config: RecogniserConfig, device: torch.device) -> tuple[Network, TextCodec]:
+    if config.model == "embedded":
+        return load_model(EMBEDDED)
+    # Imported here: the embedded model needs neither the hub nor PEFT, which take a second.
+    from stream_server.recogniser.hub import fetch
+    from stream_server.recogniser.published_loader import is_published, load_published
+
+    folder = fetch(config.model, "model", ("*.json", "*.safetensors", "*.pt"))
+    return load_published(folder, config, device) if is_published(folder) else load_model(folder)
 
 
 __all__ = [

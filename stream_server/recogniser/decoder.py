@@ -22,7 +22,7 @@ from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, 
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaRMSNorm
 
-_TINY_VISION = {
+TINY_VISION = {
     "model_type": "gemma4_vision",
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -110,7 +110,7 @@ class DiffusionDecoder(nn.Module):
         super().__init__()
         if experts == "dense":
             ALL_EXPERTS_FUNCTIONS.register("dense", dense_experts)
-        config = DiffusionGemmaConfig(text_config=dict(options), vision_config=_TINY_VISION)
+        config = DiffusionGemmaConfig(text_config=dict(options), vision_config=TINY_VISION)
         config._attn_implementation = "sdpa"
         self.model = DiffusionGemmaForBlockDiffusion(config)
         self.model.model.encoder.vision_tower = None
@@ -213,4 +213,4 @@ class DiffusionDecoder(nn.Module):
         return self.head(hidden)
 
 
-__all__ = ["DiffusionDecoder", "PromptCache", "dense_experts", "fused_norm"]
+__all__ = ["TINY_VISION", "DiffusionDecoder", "PromptCache", "dense_experts", "fused_norm"]

@@ -11,7 +11,7 @@ and the noise of a row comes from its own generator, so a row does not depend on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,24 @@ class SamplerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StepInput:
+    """Rows before a step, prompts apart."""
+
+    canvas: Tensor
+    """[rows, canvas], tokens."""
+    sizes: tuple[int, ...]
+    """Canvas positions of each row; those behind are padding and seen by nobody."""
+    conditioning: Tensor
+    """[rows, canvas, features], what the last step left for self-conditioning; zero where none."""
+    conditioned: tuple[bool, ...]
+    """Which rows have such."""
+    temperature: Tensor
+    """[rows]."""
+    generators: tuple[torch.Generator, ...]
+    """The noise of each row."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step made of the canvases."""
 
@@ -46,7 +64,8 @@ class StepResult:
     argmax: Tensor
     """[rows, canvas], the present best text."""
     conditioning: Tensor
-    """[rows, canvas, vocabulary], temperature-scaled scores for self-conditioning."""
+    """[rows, canvas, features], for self-conditioning: temperature-scaled scores, or what a
+    network makes of them."""
     entropy: Tensor
     """[rows, canvas], nats."""
     probability: Tensor
@@ -138,14 +157,15 @@ def advance(
     return StepResult(canvas, argmax, scaled, entropy, probability, accepted)
 
 
-def text_length(tokens: list[int], end: int) -> int:
-    """Return how many tokens stand before the end of text; all of them where there is none."""
-    return tokens.index(end) if end in tokens else len(tokens)
+def text_length(tokens: Sequence[int], ends: Collection[int]) -> int:
+    """Return how many tokens stand before an end of text; all of them where there is none."""
+    return next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
 
 
 __all__ = [
     "Noise",
     "SamplerConfig",
+    "StepInput",
     "StepResult",
     "accept",
     "advance",

@@ -13,8 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stream_server.recogniser.alignment import CtcFrames, DenseFrames
 from stream_server.recogniser.decoder import DiffusionDecoder, PromptCache
-from stream_server.recogniser.denoise import SamplerConfig
+from stream_server.recogniser.denoise import (
+    SamplerConfig,
+    StepInput,
+    StepResult,
+    advance,
+    draw_noise,
+)
 from stream_server.recogniser.encoder import build_encoder
 from stream_server.recogniser.features import FeatureConfig, LogMel
 from stream_server.recogniser.projector import CtcHead, Projector, ProjectorConfig
@@ -109,6 +116,16 @@ class TranscriptionModel(nn.Module):
         self.ctc = CtcHead(config.projector.output_size, self.decoder.vocabulary, config.ctc_parts)
 
     @property
+    def vocabulary(self) -> int:
+        """Tokens that the decoder knows."""
+        return self.decoder.vocabulary
+
+    @property
+    def conditioning_size(self) -> int:
+        """Features of ``StepInput.conditioning``: here the scores themselves."""
+        return self.decoder.vocabulary
+
+    @property
     def samples_per_ctc_frame(self) -> int:
         """Samples that one CTC frame stands for."""
         shortening: int = 2**self.config.projector.halvings
@@ -150,6 +167,25 @@ class TranscriptionModel(nn.Module):
         embeddings, lengths = self.prompt(encoded, languages)
         cache, _ = self.decoder.prefill(embeddings, lengths)
         return cache
+
+    def hear(
+        self, pcm: Tensor, lengths: Tensor, languages: Tensor
+    ) -> tuple[PromptCache, list[CtcFrames]]:
+        """Turn audio into prompts and CTC frames; see ``network.Network``."""
+        encoded = self.listen(pcm, lengths)
+        logs = encoded.ctc.float().cpu().numpy()
+        counts = (encoded.counts * self.config.ctc_parts).tolist()
+        frames = [DenseFrames(logs[row, :count]) for row, count in enumerate(counts)]
+        return self.prefill(encoded, languages), [*frames]
+
+    def step(self, rows: StepInput, cache: PromptCache) -> StepResult:
+        """Run one denoising step; see ``network.Network``."""
+        device = rows.canvas.device
+        lengths = torch.tensor(rows.sizes, device=device)
+        conditioned = torch.tensor(rows.conditioned, device=device)
+        logits = self.decoder.denoise(rows.canvas, lengths, cache, rows.conditioning, conditioned)
+        noise = draw_noise(rows.generators, rows.sizes, self.vocabulary)
+        return advance(logits, rows.temperature, lengths, noise, self.config.sampler)
 
 
 __all__ = ["CanvasConfig", "Encoded", "ModelConfig", "TranscriptionModel"]

@@ -25,21 +25,26 @@ class ProjectorConfig:
     """The decoder's hidden size."""
     halvings: int = 3
     """Convolutions of stride 2; 3 of them shorten 8 times."""
+    kernel: int = 3
+    """States that a convolution sees, odd."""
+    hidden: int = 0
+    """Width of a second linear layer before the last; 0 is none."""
     norm: bool = False
     """Whether the tokens are brought to unit scale, as a decoder trained from scratch likes it."""
 
 
 class Projector(nn.Module):
-    """Strided convolutions and a linear layer."""
+    """Strided convolutions and one or two linear layers."""
 
     def __init__(self, config: ProjectorConfig) -> None:
         super().__init__()
         sizes = [config.input_size] + [config.width] * config.halvings
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(inner, outer, kernel_size=3, stride=2, padding=1)
+            nn.Conv1d(inner, outer, config.kernel, stride=2, padding=config.kernel // 2)
             for inner, outer in zip(sizes[:-1], sizes[1:], strict=True)
         )
-        self.linear = nn.Linear(config.width, config.output_size)
+        self.inner = nn.Linear(config.width, config.hidden) if config.hidden else None
+        self.linear = nn.Linear(config.hidden or config.width, config.output_size)
         self.norm = nn.RMSNorm(config.output_size) if config.norm else nn.Identity()
 
     def forward(self, states: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +62,10 @@ class Projector(nn.Module):
             valid = torch.arange(hidden.shape[2], device=hidden.device) < counts[:, None]
             hidden = nn.functional.gelu(convolution(hidden * valid[:, None]))
             counts = torch.div(counts + 1, 2, rounding_mode="floor")
-        return self.norm(self.linear(hidden.transpose(1, 2))), counts
+        hidden = hidden.transpose(1, 2)
+        if self.inner is not None:
+            hidden = nn.functional.gelu(self.inner(hidden))
+        return self.norm(self.linear(hidden)), counts
 
 
 class CtcHead(nn.Module):

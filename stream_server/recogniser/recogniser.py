@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stream_server.recogniser.alignment import TokenSpan, align, greedy
+from stream_server.recogniser.alignment import CtcFrames, TokenSpan
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import (
-    advance,
-    draw_noise,
+    StepInput,
     random_tokens,
     temperatures,
     text_length,
@@ -31,8 +29,8 @@ from stream_server.recogniser.interface import (
     Row,
     Utterance,
 )
-from stream_server.recogniser.model import TranscriptionModel
-from stream_server.recogniser.tokenizer import END, Tokenizer
+from stream_server.recogniser.network import Network, TextCodec
+from stream_server.recogniser.tokenizer import END
 
 MIN_SAMPLES = SAMPLE_RATE // 4
 """Shorter audio is padded with silence to this."""
@@ -44,8 +42,7 @@ class DiffusionRow:
 
     utterance: Utterance
     cache: PromptCache
-    ctc: npt.NDArray[np.float32]
-    """[frames, vocabulary], log-probabilities."""
+    ctc: CtcFrames
     canvas: Tensor
     """[canvas], tokens of the next step's input."""
     generator: torch.Generator
@@ -57,7 +54,7 @@ class DiffusionRow:
     grown: bool = False
     """Whether this is the second, larger canvas."""
     conditioning: Tensor | None = None
-    """[canvas, vocabulary], the last step's scores."""
+    """[canvas, features], what the last step left."""
     argmax: list[int] = field(default_factory=list)
     """The last step's best tokens."""
     unchanged: int = 0
@@ -65,13 +62,14 @@ class DiffusionRow:
 
 
 class DiffusionRecogniser:
-    """Runs a :class:`TranscriptionModel` row by row; see ``interface.Recogniser``."""
+    """Runs a network row by row; see ``interface.Recogniser``."""
 
     def __init__(
-        self, model: TranscriptionModel, tokenizer: Tokenizer, device: torch.device, steps: int
+        self, model: Network, tokenizer: TextCodec, device: torch.device, steps: int
     ) -> None:
         config = model.config
-        self._model = model.to(device)
+        model.to(device)
+        self._model = model
         self._tokenizer = tokenizer
         self._device = device
         self._merged: tuple[list[PromptCache], PromptCache] | None = None
@@ -106,22 +104,19 @@ class DiffusionRecogniser:
         for row, utterance in enumerate(utterances):
             pcm[row, : len(utterance.pcm)] = torch.tensor(utterance.pcm)
         lengths = torch.tensor(sizes, device=self._device)
-        encoded = self._model.listen(pcm.to(self._device), lengths)
         languages = [self._tokenizer.language(utterance.language) for utterance in utterances]
-        cache = self._model.prefill(encoded, torch.tensor(languages, device=self._device))
-        logs = encoded.ctc.float().cpu().numpy()
-        frames = (encoded.counts * self._model.config.ctc_parts).tolist()
+        cache, frames = self._model.hear(
+            pcm.to(self._device), lengths, torch.tensor(languages, device=self._device)
+        )
         return [
-            self._row(utterance, cache.row(index), logs[index, : frames[index]])
+            self._row(utterance, cache.row(index), frames[index])
             for index, utterance in enumerate(utterances)
         ]
 
-    def _row(
-        self, utterance: Utterance, cache: PromptCache, ctc: npt.NDArray[np.float32]
-    ) -> DiffusionRow:
+    def _row(self, utterance: Utterance, cache: PromptCache, ctc: CtcFrames) -> DiffusionRow:
         generator = torch.Generator(self._device).manual_seed(utterance.seed)
         row = DiffusionRow(utterance, cache, ctc, torch.empty(0), generator)
-        heard = greedy(ctc)
+        heard = ctc.greedy()
         draft = list(utterance.draft)
         if not draft and self._model.config.sampler.start == "ctc":
             draft = heard
@@ -134,7 +129,7 @@ class DiffusionRecogniser:
 
     def _lay_canvas(self, row: DiffusionRow, draft: list[int], width: int, steps: int) -> None:
         """Give a row a canvas of noise, begun from a draft if there is one."""
-        row.canvas = random_tokens(row.generator, width, self._model.decoder.vocabulary)
+        row.canvas = random_tokens(row.generator, width, self._model.vocabulary)
         draft = [*draft[: width - 1], END] if draft else []
         row.canvas[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=self._device)
         row.conditioning = None
@@ -157,23 +152,24 @@ class DiffusionRecogniser:
             return []
         own = [row for row in rows if isinstance(row, DiffusionRow)]
         sizes = [len(row.canvas) for row in own]
-        width, vocabulary = max(sizes), self._model.decoder.vocabulary
+        width, features = max(sizes), self._model.conditioning_size
         canvas = torch.zeros(len(own), width, dtype=torch.long, device=self._device)
-        conditioning = torch.zeros(len(own), width, vocabulary, device=self._device)
+        conditioning = torch.zeros(len(own), width, features, device=self._device)
         for index, row in enumerate(own):
             canvas[index, : sizes[index]] = row.canvas
             if row.conditioning is not None:
                 conditioning[index, : sizes[index]] = row.conditioning
-        conditioned = torch.tensor([row.conditioning is not None for row in own])
-        lengths = torch.tensor(sizes, device=self._device)
-        logits = self._model.decoder.denoise(
-            canvas, lengths, self._caches(own), conditioning, conditioned.to(self._device)
-        )
-        config = self._model.config.sampler
         done = [row.steps_done - row.begun for row in own]
-        heat = temperatures(done, [row.limit for row in own], config, self._device)
-        noise = draw_noise([row.generator for row in own], sizes, vocabulary)
-        result = advance(logits, heat, lengths, noise, config)
+        config = self._model.config.sampler
+        state = StepInput(
+            canvas=canvas,
+            sizes=tuple(sizes),
+            conditioning=conditioning,
+            conditioned=tuple(row.conditioning is not None for row in own),
+            temperature=temperatures(done, [row.limit for row in own], config, self._device),
+            generators=tuple(row.generator for row in own),
+        )
+        result = self._model.step(state, self._caches(own))
         best = result.argmax.tolist()
         entropy = result.entropy.tolist()
         probability = result.probability.tolist()
@@ -197,7 +193,7 @@ class DiffusionRecogniser:
         """Describe a row after a step, and settle whether it is finished."""
         config = self._model.config.sampler
         best = row.argmax
-        length = text_length(best, END)
+        length = text_length(best, self._tokenizer.ends)
         tokens = best[:length]
         # The end itself belongs to what must be sure; the filler behind it does not.
         spoken = entropy[: length + 1]
@@ -236,7 +232,7 @@ class DiffusionRecogniser:
         self, row: DiffusionRow, tokens: list[int], probability: list[float]
     ) -> tuple[HypothesisWord, ...]:
         """Group tokens into words with times from CTC and the decoder's confidence."""
-        spans = align(row.ctc, tokens)
+        spans = row.ctc.align(tokens)
         hop = self._model.samples_per_ctc_frame
         words = []
         for text, places in self._tokenizer.words(tokens):

@@ -20,6 +20,9 @@ _SPACE = "\u2581"
 class Tokenizer:
     """A byte-pair encoding of words, each beginning with its space."""
 
+    ends = frozenset({END})
+    """Tokens that end a text."""
+
     def __init__(self, tokenizer: _Tokenizer) -> None:
         self._tokenizer = tokenizer
         self.size: int = tokenizer.get_vocab_size()

@@ -20,6 +20,10 @@ class AugmentConfig:
     room: float = 0.2
     telephone: float = 0.15
     """Share of rows cut off at 3 to 4 kHz."""
+    tract: float = 0.5
+    """Share of rows whose frequencies are stretched, as by another length of the vocal tract."""
+    tract_range: float = 0.12
+    """Stretched by at most this much, either way."""
     frequency_masks: int = 2
     frequency_width: int = 20
     """Mel bins."""
@@ -78,6 +82,24 @@ def perturb(pcm: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
     return (pcm * gain).clamp(-1, 1) * valid
 
 
+def stretch_features(features: Tensor, config: AugmentConfig) -> Tensor:
+    """Stretch the mel axis of [rows, frames, bins], each row by its own factor.
+
+    Vocal tract length perturbation (Jaitly and Hinton, 2013): one voice becomes many, and an
+    adult's more like a child's.
+    """
+    rows, _, bins = features.shape
+    device = features.device
+    factor = 1 + (torch.rand(rows, 1, device=device) * 2 - 1) * config.tract_range
+    factor = torch.where(_chance(rows, config.tract, features), factor, 1.0)
+    place = (torch.arange(bins, device=device) * factor).clamp(max=bins - 1)
+    low = place.floor().long()
+    part = (place - low)[:, None]
+    below = torch.take_along_dim(features, low[:, None], dim=2)
+    above = torch.take_along_dim(features, (low + 1).clamp(max=bins - 1)[:, None], dim=2)
+    return below * (1 - part) + above * part
+
+
 def mask_features(features: Tensor, frames: Tensor, config: AugmentConfig) -> Tensor:
     """SpecAugment (Park et al., 2019, arXiv 1904.08779) on [rows, frames, bins]."""
     rows, count, bins = features.shape
@@ -96,4 +118,4 @@ def mask_features(features: Tensor, frames: Tensor, config: AugmentConfig) -> Te
     return features.masked_fill(hidden, 0.0)
 
 
-__all__ = ["AugmentConfig", "mask_features", "perturb"]
+__all__ = ["AugmentConfig", "mask_features", "perturb", "stretch_features"]

@@ -12,13 +12,16 @@ import torch
 import typer
 
 from stream_server.recogniser.checkpoint import load_model, save_checkpoint
+from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.corpus import Corpus
-from stream_server.training.data import Clip, load_sets, read_sentences
+from stream_server.training.data import Clip, load_sets, read_examples, read_sentences
 from stream_server.training.loop import Trainer, log_line
-from stream_server.training.pack import read_pack, write_pack
+from stream_server.training.pack import Packed, read_packs, read_spoken, write_packs, write_spoken
+from stream_server.training.published_run import RunOptions, is_published, train_published
 from stream_server.training.recipe import SpeechConfig, read_recipe
 from stream_server.training.synthesis import prompts, speak_all
+from stream_server.training.validation import validate
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
 _RecipeFile = Annotated[Path, typer.Argument(help="Recipe, a TOML file.", exists=True)]
@@ -29,15 +32,20 @@ def pack(
     recipe_file: _RecipeFile,
     speech: Annotated[Path, typer.Option(help="Folder of sets, each with a manifest.jsonl.")],
     sentences: Annotated[Path, typer.Option(help="id|sentence lines to synthesise from.")],
-    output: Annotated[Path, typer.Option(help="Folder to write the pack into.")],
+    output: Annotated[Path, typer.Option(help="Folder to write the packs into.")],
+    wordnet: Annotated[
+        Path | None, typer.Option(help="WordNet's folder: its examples are synthesised too.")
+    ] = None,
 ) -> None:
-    """Put everything a run needs into one folder of two files."""
+    """Put everything a run needs into one folder of few files."""
     recipe = read_recipe(recipe_file)
-    names = [name for name in recipe.speech.weights if (speech / name).is_dir()]
-    clips, tests = load_sets(speech, names, recipe.speech.held_out)
+    names = {*recipe.speech.weights, *recipe.speech.held_out}
+    names = {name for name in names if (speech / name).is_dir()}
+    clips, tests = load_sets(speech, sorted(names), recipe.speech.held_out)
     clips = [clip for clip in clips if _is_wanted(clip, recipe.speech)]
+    kept = [clip for found in tests.values() for clip in found if clip.duration < 20.0]
     output.mkdir(parents=True, exist_ok=True)
-    with typer.progressbar(length=len(clips), label="packing") as bar:
+    with typer.progressbar(length=len(clips) + len(kept), label="packing") as bar:
         done = 0
 
         def report(count: int) -> None:
@@ -45,9 +53,31 @@ def pack(
             bar.update(count - done)
             done = count
 
-        write_pack(output / "pack.bin", clips, recipe.speech.bit_rate, report)
+        write_packs(output, clips, kept, recipe.speech.bit_rate, report)
     lines = read_sentences(sentences, tests)
+    sealed = {clip.text for clip in kept}
+    if wordnet is not None:
+        lines += [line for line in read_examples(wordnet) if line not in sealed]
+    lines += [clip.text for clip in clips if len(clip.text.split()) > 2]
     (output / "sentences.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@app.command()
+def synthesise(
+    recipe_file: _RecipeFile,
+    data: Annotated[Path, typer.Option(help="Folder that 'pack' wrote.")],
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+) -> None:
+    """Speak what a recipe asks for, beside what 'pack' wrote."""
+    recipe = read_recipe(recipe_file)
+    began = time.monotonic()
+    speech = recipe.speech
+    lines = (data / "sentences.txt").read_text(encoding="utf-8").splitlines()
+    drawn = prompts(lines, speech.synthetic, speech.synthetic_digits, recipe.seed)
+    spoken = speak_all(drawn, workers)
+    write_spoken(data / "synthetic.npz", spoken)
+    hours = sum(len(each.pcm) for each in spoken) / 16_000 / 3600
+    print(f"{hours:.1f} h synthesised in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _is_wanted(clip: Clip, speech: SpeechConfig) -> bool:
@@ -66,19 +96,27 @@ def run(
     start: Annotated[Path | None, typer.Option(help="Checkpoint to begin from.")] = None,
     save_every: Annotated[int, typer.Option(help="Updates between saved states.")] = 1000,
     minutes: Annotated[float, typer.Option(help="Minutes for the whole run; 0: no limit.")] = 0,
+    updates: Annotated[
+        int, typer.Option(help="Updates of this call, of a recipe with a backbone; 0: no limit.")
+    ] = 0,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Frozen parts with random weights, at full size.")
+    ] = False,
 ) -> None:
     """Train, or go on training where the last run in ``--output`` stopped."""
     recipe = read_recipe(recipe_file)
+    if is_published(recipe):
+        options = RunOptions(workers, save_every, 10, updates, minutes, rehearse)
+        train_published(recipe, data, output, torch.device(device), options)
+        return
     output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    clips = read_pack(data / "pack.bin", workers)
-    sentences = (data / "sentences.txt").read_text(encoding="utf-8").splitlines()
-    print(f"decoded {len(clips)} clips in {time.monotonic() - began:.0f} s", flush=True)
-    if recipe.speech.synthetic:
-        share = recipe.speech.synthetic_digits
-        drawn = prompts(sentences, recipe.speech.synthetic, share, recipe.seed)
-        clips += speak_all(drawn, workers)
-        print(f"{len(clips)} with synthesis, {time.monotonic() - began:.0f} s", flush=True)
+    packed = read_packs(data, workers)
+    clips = [clip for clip in packed if not clip.held_out]
+    tests = [clip for clip in packed if clip.held_out]
+    if (data / "synthetic.npz").exists():
+        clips += read_spoken(data / "synthetic.npz")
+    print(f"{len(clips)} clips, {time.monotonic() - began:.0f} s", flush=True)
     state = output / "state.pt"
     if state.exists() or start is not None:
         tokenizer = Tokenizer.load((start or output) / "tokenizer.json")
@@ -102,6 +140,18 @@ def run(
         trainer.run(corpus, min(save_every, recipe.optimiser.steps - trainer.step), 50, report)
         trainer.save(state)
         save_checkpoint(output / "checkpoint", trainer.model.config, trainer.averaged(), tokenizer)
+        _report_errors(output, trainer.step, tests, target)
+
+
+def _report_errors(output: Path, step: int, tests: list[Packed], device: torch.device) -> None:
+    """Say how many words of the clips kept for testing are wrong by now."""
+    model, tokenizer = load_model(output / "checkpoint")
+    recogniser = DiffusionRecogniser(model, tokenizer, device, steps=8)
+    for name, errors in validate(recogniser, tokenizer, tests, 150).items():
+        line = {"step": step, "set": name, "ctc_wer": errors.ctc, "wer": errors.final}
+        with (output / "validation.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -28,11 +28,11 @@ def spell(text: str) -> list[int]:
     return [LETTERS.index(letter) + 1 for letter in text]
 
 
-def _padded(lists: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    out = torch.zeros(len(lists), max(1, max(map(len, lists))), dtype=torch.long)
+def _padded(lists: Sequence[Sequence[int]], width: int) -> tuple[Tensor, Tensor]:
+    out = np.zeros((len(lists), width), dtype=np.int64)
     for row, values in enumerate(lists):
-        out[row, : len(values)] = torch.tensor(values, dtype=torch.long)
-    return out.to(device), torch.tensor([len(values) for values in lists], device=device)
+        out[row, : len(values)] = values
+    return torch.from_numpy(out), torch.tensor([len(values) for values in lists])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,30 @@ class BatchConfig:
     """Sets of single words, joined to strings; of others a row begins with one long clip."""
     empty: float = 0.02
     """Share of rows in which nothing is said."""
+    tokens_per_second: float = 6.5
+    """A row has room for so many, and no clip more is put into it than fits."""
+    letters_per_second: float = 22.0
+
+    def shape(self, duration: float) -> Shape:
+        """Return the shape of a batch of rows of ``duration`` seconds."""
+        return Shape(
+            rows=max(1, int(self.seconds / duration)),
+            samples=int(duration * RATE),
+            tokens=int(duration * self.tokens_per_second) + 2,
+            letters=int(duration * self.letters_per_second) + 4,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a batch; there are as many shapes as durations, whatever is said."""
+
+    rows: int
+    samples: int
+    """Of a row."""
+    tokens: int
+    """Room for the text of a row."""
+    letters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +81,19 @@ class Piece:
     clip: int
     start: int
     """Sample of the row where it begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a batch is made of, on the host: which clip goes where, and the texts."""
+
+    shape: Shape
+    pieces: list[tuple[int, Piece]]
+    """Row and clip."""
+    speeds: list[float]
+    """Of the rows."""
+    texts: tuple[Tensor, ...]
+    """The fields of :class:`Batch` behind ``pcm``, in order, pinned for the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +112,11 @@ class Batch:
     """[rows, letters], padded with 0: the text as :data:`LETTERS`, for the encoder's own CTC."""
     letter_lengths: Tensor
     """[rows]."""
+
+    def copy(self, other: Batch) -> None:
+        """Take over the contents of another batch of the same shape."""
+        for item in fields(self):
+            getattr(self, item.name).copy_(getattr(other, item.name))
 
 
 class Corpus:
@@ -123,19 +165,26 @@ class Corpus:
         first = shorter if shorter < fitting else 0
         return pool[chance.randrange(first, fitting)] if fitting else None
 
-    def _compose_row(self, samples: int, chance: random.Random) -> tuple[list[Piece], int]:
+    def _compose_row(
+        self, shape: Shape, speed: float, chance: random.Random
+    ) -> tuple[list[Piece], int]:
         """Fill a row; returns its clips and its length, both before the change of speed."""
+        samples = int(shape.samples * speed)
         lead = int(chance.uniform(0.02, 0.5) * RATE)
         tail = int(chance.uniform(0.02, 0.5) * RATE)
         if chance.random() < self._config.empty:
-            return [], chance.randrange(RATE // 2, samples)
+            return [], chance.randrange(min(RATE // 2, samples - 1), samples)
         name = chance.choices(self._names, self._weights)[0]
         pool = self._by_set[name]
         wanted = chance.uniform(0.4, 1.0) * samples
         least = 0 if name in self._config.joined else samples // 2
         pieces: list[Piece] = []
-        end = lead
+        end, tokens, letters = lead, 0, 0
         while (clip := self._pick(pool, least, samples - tail - end, chance)) is not None:
+            tokens += len(self._tokens[clip])
+            letters += len(self._texts[clip]) + 1
+            if tokens > shape.tokens or letters > shape.letters + 1:
+                break
             pieces.append(Piece(clip, end))
             end += self._lengths[clip]
             if end > wanted:
@@ -148,51 +197,61 @@ class Corpus:
                 pool = self._by_set[chance.choices(self._names, self._weights)[0]]
         return pieces, min(end + tail, samples)
 
-    def batch(self, chance: random.Random) -> Batch:
-        """Draw a batch."""
+    def draw(self, chance: random.Random) -> Layout:
+        """Draw what a batch is made of; touches no device, so that a thread can do it."""
         config = self._config
-        duration = chance.choice(config.durations)
-        rows = max(1, int(config.seconds / duration))
-        speeds = [chance.uniform(*config.speed) for _ in range(rows)]
-        layout = [self._compose_row(int(duration * RATE * speed), chance) for speed in speeds]
+        shape = config.shape(chance.choice(config.durations))
+        speeds = [chance.uniform(*config.speed) for _ in range(shape.rows)]
+        rows = [self._compose_row(shape, speed, chance) for speed in speeds]
         lengths = [
-            max(RATE // 5, int(length / speed))
-            for (_, length), speed in zip(layout, speeds, strict=True)
+            min(shape.samples, max(RATE // 5, int(length / speed)))
+            for (_, length), speed in zip(rows, speeds, strict=True)
         ]
-        tokens = [[t for piece in row for t in self._tokens[piece.clip]] for row, _ in layout]
-        letters = [spell(" ".join(self._texts[piece.clip] for piece in row)) for row, _ in layout]
-        return Batch(
-            self._gather([pieces for pieces, _ in layout], speeds, max(lengths)),
-            torch.tensor(lengths, device=self._device),
-            *_padded(tokens, self._device),
-            *_padded(letters, self._device),
+        tokens = [[t for piece in row for t in self._tokens[piece.clip]] for row, _ in rows]
+        letters = [spell(" ".join(self._texts[piece.clip] for piece in row)) for row, _ in rows]
+        texts = (
+            torch.tensor(lengths),
+            *_padded(tokens, shape.tokens),
+            *_padded(letters, shape.letters),
         )
+        if self._device.type == "cuda":
+            texts = tuple(tensor.pin_memory() for tensor in texts)
+        pieces = [(row, piece) for row, (found, _) in enumerate(rows) for piece in found]
+        return Layout(shape, pieces, speeds, texts)
 
-    def _gather(self, layout: list[list[Piece]], speeds: list[float], width: int) -> Tensor:
+    def batch(self, chance: random.Random) -> Batch:
+        """Draw a batch and lay it out."""
+        return self.lay_out(self.draw(chance))
+
+    def lay_out(self, layout: Layout) -> Batch:
+        """Put a batch on the device."""
+        texts = [tensor.to(self._device, non_blocking=True) for tensor in layout.texts]
+        return Batch(self._gather(layout), *texts)
+
+    def _gather(self, layout: Layout) -> Tensor:
         """Copy clips to their places at their speeds, by linear interpolation, all at once."""
         device = self._device
-        pieces = [(row, piece) for row, row_pieces in enumerate(layout) for piece in row_pieces]
-        rows = len(layout)
+        rows, width = layout.shape.rows, layout.shape.samples
         pcm = torch.zeros(rows * width, device=device)
-        if not pieces:
+        if not layout.pieces:
             return pcm.view(rows, width)
-        speed = torch.tensor([speeds[row] for row, _ in pieces], dtype=torch.float64, device=device)
-        source = torch.tensor([self._starts[piece.clip] for _, piece in pieces], device=device)
-        target = torch.tensor(
-            [row * width + int(piece.start / speeds[row]) for row, piece in pieces], device=device
-        )
-        counts_list = [
-            min(
-                int((self._lengths[piece.clip] - 2) / speeds[row]),
-                width - int(piece.start / speeds[row]),
+        table = np.empty((3, len(layout.pieces)), dtype=np.int64)
+        speeds = np.array([layout.speeds[row] for row, _ in layout.pieces])
+        for place, (row, piece) in enumerate(layout.pieces):
+            start = int(piece.start / layout.speeds[row])
+            room = int((self._lengths[piece.clip] - 2) / layout.speeds[row])
+            table[:, place] = (
+                self._starts[piece.clip],
+                row * width + start,
+                max(0, min(room, width - start)),
             )
-            for row, piece in pieces
-        ]
-        counts = torch.tensor(counts_list, device=device)
+        total = int(table[2].sum())
+        source, target, counts = self._upload(torch.from_numpy(table))
+        speed = self._upload(torch.from_numpy(speeds))
         owner = torch.repeat_interleave(
-            torch.arange(len(pieces), device=device), counts, output_size=sum(counts_list)
+            torch.arange(len(layout.pieces), device=device), counts, output_size=total
         )
-        offset = torch.arange(sum(counts_list), device=device) - (counts.cumsum(0) - counts)[owner]
+        offset = torch.arange(total, device=device) - (counts.cumsum(0) - counts)[owner]
         exact = offset * speed[owner]
         whole = exact.floor().long()
         left = source[owner] + whole
@@ -201,5 +260,11 @@ class Corpus:
         pcm[target[owner] + offset] = value / 32768.0
         return pcm.view(rows, width)
 
+    def _upload(self, tensor: Tensor) -> Tensor:
+        """Bring a tensor to the device without waiting for what runs there."""
+        if self._device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
 
-__all__ = ["LETTERS", "Batch", "BatchConfig", "Corpus", "Piece", "spell"]
+
+__all__ = ["LETTERS", "Batch", "BatchConfig", "Corpus", "Layout", "Piece", "Shape", "spell"]

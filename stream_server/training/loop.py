@@ -1,4 +1,8 @@
-"""The training loop: readable from top to bottom, resumable, no audio work on the CPU."""
+"""The training loop: readable from top to bottom, resumable, no audio work on the CPU.
+
+A thread draws what the next batches are made of while the device works on this one; the device
+lays them out, perturbs them, and computes gradients from a captured graph (``graphs``).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,15 +22,11 @@ from torch import Tensor, nn
 
 from stream_server.recogniser.model import ModelConfig, TranscriptionModel
 from stream_server.recogniser.tokenizer import END, Tokenizer
-from stream_server.training.augment import mask_features, perturb
-from stream_server.training.corpus import LETTERS, Batch, Corpus
-from stream_server.training.losses import (
-    MiddleCtc,
-    ctc_draft,
-    ctc_loss,
-    diffusion_loss,
-    teacher_forced,
-)
+from stream_server.training.augment import mask_features, perturb, stretch_features
+from stream_server.training.corpus import LETTERS, Batch, Corpus, Layout
+from stream_server.training.ctc import ctc_loss
+from stream_server.training.graphs import GraphedGradients, Losses
+from stream_server.training.losses import MiddleCtc, ctc_draft, diffusion_loss, teacher_forced
 from stream_server.training.recipe import OptimiserConfig, Recipe
 
 Report = Callable[[dict[str, float]], None]
@@ -85,6 +87,10 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=device.type == "cuda",
         )
+        self.parameters = parameters
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.gradients = GraphedGradients(self._compute, device)
         self.live = dict(self._tensors())
         self.average = {name: tensor.detach().clone() for name, tensor in self.live.items()}
         self.step = 0
@@ -104,13 +110,21 @@ class Trainer:
         spent = self.seconds + time.monotonic() - self._began
         return min(1.0, max(self.step / self.recipe.optimiser.steps, spent / self.budget))
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _compute(self, batch: Batch, conditioned: bool) -> Losses:
+        """Put the gradients of a batch in place; waits for nothing, so that it can be captured."""
+        torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
+        losses = self.losses(batch, conditioned)
+        torch.autograd.backward(losses["loss"])
+        return {name: value.detach() for name, value in losses.items()}
+
+    def losses(self, batch: Batch, conditioned: bool) -> Losses:
         """Return every loss of a batch; ``loss`` is their weighted sum."""
         recipe, model = self.recipe, self.model
         weights = recipe.losses
         with torch.no_grad():
             pcm = perturb(batch.pcm, batch.lengths, recipe.augment)
             features, frames = model.features(pcm, batch.lengths)
+            features = stretch_features(features, recipe.augment)
             features = mask_features(features, frames, recipe.augment)
         half = self.device.type == "cuda" and recipe.optimiser.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
@@ -122,15 +136,12 @@ class Trainer:
             text, lengths = batch.text, batch.text_lengths
             cache, causal = teacher_forced(model, encoded, languages, text, lengths)
             width = model.config.canvas.bucket(int(text.shape[1]) + 1)
-            if self.chance.random() < 0.3:
-                width = model.config.canvas.bucket(width + 1)
             place = torch.arange(width, device=self.device)[None]
             padded = nn.functional.pad(text, (0, width))[:, :width]
             targets = torch.where(place < lengths[:, None], padded, END)
             parts = model.config.ctc_parts
             draft, drafted = ctc_draft(encoded.ctc.detach(), encoded.counts * parts, width)
             draft = torch.where(place < drafted[:, None], draft, END)
-            conditioned = self.chance.random() < weights.conditioned
             diffusion, right = diffusion_loss(
                 model, cache, targets, lengths, draft, weights, conditioned
             )
@@ -144,30 +155,36 @@ class Trainer:
         )
         return {
             "loss": total,
-            "diffusion": diffusion.detach(),
+            "diffusion": diffusion,
             "right": right,
-            "autoregressive": causal.detach(),
-            "ctc": ctc.detach(),
-            "middle_ctc": early.detach(),
+            "autoregressive": causal,
+            "ctc": ctc,
+            "middle_ctc": early,
         }
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, layout: Layout, batch: Batch) -> Losses:
         """Make one update."""
         config = self.recipe.optimiser
         self.trained.train()
         rate = learning_rate(self.step, self.done(), config)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        losses = self.losses(batch)
-        torch.autograd.backward(losses["loss"])
-        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), config.clip)
-        # A rare bad batch must not end the run: its update is left out.
-        if norm.isfinite():
-            self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        conditioned = self.chance.random() < self.recipe.losses.conditioned
+        losses = self.gradients(layout.shape, batch, conditioned)
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        self._apply(norm.isfinite())
         self._follow(min(config.average, (1 + self.step) / (10 + self.step)))
         self.step += 1
         return {**losses, "norm": norm}
+
+    def _apply(self, is_finite: Tensor) -> None:
+        """Let the optimiser step. A rare bad batch must not end the run: it is left out."""
+        if self.device.type == "cuda":
+            # The fused optimiser reads this on the device: the host does not wait.
+            self.optimiser.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+            self.optimiser.step()
+        elif is_finite:
+            self.optimiser.step()
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
@@ -183,10 +200,10 @@ class Trainer:
         """
         sums: dict[str, Tensor] = {}
         since, began = 0, time.monotonic()
-        for _ in range(steps):
+        for layout in self._drawn(corpus, steps):
             if self.done() >= 1:
                 break
-            losses = self.update(corpus.batch(self.chance))
+            losses = self.update(layout, corpus.lay_out(layout))
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach()
             since += 1
@@ -195,6 +212,18 @@ class Trainer:
                 rate = since / (time.monotonic() - began)
                 report({"step": self.step, **means, "updates_per_second": round(rate, 2)})
                 sums, since, began = {}, 0, time.monotonic()
+
+    def _drawn(self, corpus: Corpus, count: int) -> Iterator[Layout]:
+        """Draw batches in a thread, a few ahead."""
+        chance = random.Random(self.chance.random())
+        with ThreadPoolExecutor(1) as pool:
+            ahead: deque[Future[Layout]] = deque()
+            for _ in range(count):
+                ahead.append(pool.submit(corpus.draw, chance))
+                if len(ahead) > 4:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def averaged(self) -> dict[str, Tensor]:
         """Return the averaged weights of the network, tied ones once."""

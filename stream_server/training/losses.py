@@ -52,14 +52,6 @@ class MiddleCtc(nn.Module):
         return scores.float().log_softmax(dim=-1)
 
 
-def ctc_loss(logs: Tensor, counts: Tensor, text: Tensor, text_lengths: Tensor) -> Tensor:
-    """Mean CTC loss of a text token; blank is 0. Logs are [rows, frames, vocabulary]."""
-    each = functional.ctc_loss(
-        logs.transpose(0, 1), text, counts, text_lengths, reduction="none", zero_infinity=True
-    )
-    return each.sum() / text_lengths.sum().clamp(min=1)
-
-
 def teacher_forced(
     model: TranscriptionModel, encoded: Encoded, languages: Tensor, text: Tensor, lengths: Tensor
 ) -> tuple[PromptCache, Tensor]:
@@ -180,7 +172,6 @@ __all__ = [
     "MiddleCtc",
     "corrupt",
     "ctc_draft",
-    "ctc_loss",
     "diffusion_loss",
     "teacher_forced",
 ]

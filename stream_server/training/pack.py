@@ -1,4 +1,4 @@
-"""Carry a corpus in one file: Opus at a low rate, texts and sets in a JSON index in front.
+"""Carry a corpus in few files: Opus at a low rate, texts and sets in a JSON index in front.
 
 The training machine may reach nothing outside it, and what travels to it is small. About 5.5 MB
 an hour at 12 kbit/s.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ import soundfile
 from stream_server.training.data import Clip
 
 RATE = 16_000
+PART_BYTES = 38_000_000
+"""Audio in one file, so that each can travel by itself."""
 Samples = npt.NDArray[np.int16]
 
 
@@ -32,6 +34,8 @@ class Packed:
     text: str
     speaker: str
     set: str
+    held_out: bool = False
+    """Kept for testing: never trained on."""
 
 
 def _encode(job: tuple[Path, int]) -> bytes:
@@ -65,42 +69,91 @@ def _decode(data: bytes) -> Samples:
     return np.ascontiguousarray(pcm)
 
 
-def write_pack(
-    path: Path, clips: Iterable[Clip], bit_rate: int, report: Callable[[int], None]
-) -> None:
-    """Write ``clips`` to ``path``; ``report`` is called with the count of clips done."""
-    clips = list(clips)
-    blobs: list[bytes] = []
+def write_packs(
+    folder: Path,
+    clips: Iterable[Clip],
+    tests: Iterable[Clip],
+    bit_rate: int,
+    report: Callable[[int], None],
+) -> list[Path]:
+    """Write clips to ``pack-NN.bin`` files of at most ``PART_BYTES`` of audio.
+
+    Args:
+        folder: where to.
+        clips: to train on.
+        tests: clips that are kept from training.
+        bit_rate: bits a second.
+        report: called with the count of clips done.
+    """
+    jobs = [(clip, False) for clip in clips] + [(clip, True) for clip in tests]
+    parts: list[tuple[list[dict[str, object]], list[bytes]]] = [([], [])]
+    used = 0
     with ProcessPoolExecutor() as pool:
-        for blob in pool.map(_encode, [(clip.audio, bit_rate) for clip in clips], chunksize=16):
-            blobs.append(blob)
-            report(len(blobs))
-    index = [
-        {"text": clip.text, "speaker": clip.speaker, "set": clip.set, "bytes": len(blob)}
-        for clip, blob in zip(clips, blobs, strict=True)
-    ]
-    head = json.dumps(index).encode()
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(head)) + head)
-        file.writelines(blobs)
+        blobs = pool.map(_encode, [(clip.audio, bit_rate) for clip, _ in jobs], chunksize=16)
+        for done, ((clip, held_out), blob) in enumerate(zip(jobs, blobs, strict=True), 1):
+            if used + len(blob) > PART_BYTES:
+                parts.append(([], []))
+                used = 0
+            used += len(blob)
+            entry = {"text": clip.text, "speaker": clip.speaker, "set": clip.set}
+            parts[-1][0].append({**entry, "held_out": held_out, "bytes": len(blob)})
+            parts[-1][1].append(blob)
+            report(done)
+    paths = []
+    for number, (index, audio) in enumerate(parts, 1):
+        head = json.dumps(index).encode()
+        paths.append(folder / f"pack-{number:02d}.bin")
+        with paths[-1].open("wb") as file:
+            file.write(struct.pack("<Q", len(head)) + head)
+            file.writelines(audio)
+    return paths
 
 
-def read_pack(path: Path, workers: int | None = None) -> list[Packed]:
-    """Read what :func:`write_pack` wrote, decoding on every core."""
-    data = path.read_bytes()
-    (size,) = struct.unpack_from("<Q", data)
-    index = json.loads(data[8 : 8 + size])
-    blobs = []
-    offset = 8 + size
-    for entry in index:
-        blobs.append(data[offset : offset + entry["bytes"]])
-        offset += entry["bytes"]
+def read_packs(folder: Path, workers: int | None = None) -> list[Packed]:
+    """Read every pack of a folder, decoding on every core."""
+    entries = []
+    for path in sorted(folder.glob("pack-*.bin")):
+        data = path.read_bytes()
+        (size,) = struct.unpack_from("<Q", data)
+        offset = 8 + size
+        for entry in json.loads(data[8:offset]):
+            end = offset + entry.pop("bytes")
+            entries.append((entry, data[offset:end]))
+            offset = end
     with ProcessPoolExecutor(workers) as pool:
-        decoded = list(pool.map(_decode, blobs, chunksize=32))
+        decoded = list(pool.map(_decode, [blob for _, blob in entries], chunksize=32))
+    return [Packed(pcm, **entry) for pcm, (entry, _) in zip(decoded, entries, strict=True)]
+
+
+def write_spoken(path: Path, clips: Sequence[Packed]) -> None:
+    """Write synthesised clips uncompressed: they stay on the machine that made them."""
+    index = [
+        {"text": c.text, "speaker": c.speaker, "set": c.set, "size": len(c.pcm)} for c in clips
+    ]
+    part = path.with_suffix(".part.npz")
+    np.savez(part, audio=np.concatenate([c.pcm for c in clips]), index=json.dumps(index))
+    part.replace(path)
+
+
+def read_spoken(path: Path) -> list[Packed]:
+    """Read what :func:`write_spoken` wrote."""
+    with np.load(path) as file:
+        audio, index = file["audio"], json.loads(str(file["index"]))
+    ends = np.cumsum([entry["size"] for entry in index])
+    parts = np.split(audio, ends[:-1])
     return [
         Packed(pcm, entry["text"], entry["speaker"], entry["set"])
-        for pcm, entry in zip(decoded, index, strict=True)
+        for pcm, entry in zip(parts, index, strict=True)
     ]
 
 
-__all__ = ["RATE", "Packed", "Samples", "read_pack", "write_pack"]
+__all__ = [
+    "PART_BYTES",
+    "RATE",
+    "Packed",
+    "Samples",
+    "read_packs",
+    "read_spoken",
+    "write_packs",
+    "write_spoken",
+]

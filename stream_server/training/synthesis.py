@@ -10,7 +10,7 @@ import random
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,9 +99,9 @@ def speak(prompt: Prompt) -> Packed | None:
 
 
 def speak_all(drawn: Sequence[Prompt], workers: int) -> list[Packed]:
-    """Speak every prompt on ``workers`` threads, each running its own process."""
-    with ThreadPoolExecutor(workers) as pool:
-        return [packed for packed in pool.map(speak, drawn) if packed is not None]
+    """Speak every prompt in ``workers`` processes."""
+    with ProcessPoolExecutor(workers) as pool:
+        return [packed for packed in pool.map(speak, drawn, chunksize=32) if packed is not None]
 
 
 __all__ = ["Prompt", "prompts", "resample", "speak", "speak_all"]

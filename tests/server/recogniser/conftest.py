@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer as RawTokenizer
+from tokenizers import models, normalizers, pre_tokenizers, trainers
 from torch import nn
+from transformers import (
+    DiffusionGemmaConfig,
+    DiffusionGemmaForBlockDiffusion,
+    WhisperConfig,
+    WhisperModel,
+)
 
+from stream_server.recogniser.decoder import TINY_VISION
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
-from stream_server.recogniser.projector import ProjectorConfig
+from stream_server.recogniser.projector import Projector, ProjectorConfig
 from stream_server.recogniser.tokenizer import Tokenizer
 
 SENTENCES = (
@@ -138,3 +149,98 @@ def make_model(
 def model(make_model: Callable[..., TranscriptionModel]) -> TranscriptionModel:
     """One network for all tests that leave it as it is."""
     return make_model()
+
+
+@dataclass(frozen=True)
+class PublishedFolders:
+    """The parts of a published system of toy size, as their makers would publish them."""
+
+    backbone: Path
+    audio_encoder: Path
+    model: DiffusionGemmaForBlockDiffusion
+    """What is in ``backbone``."""
+    lora: dict[str, torch.Tensor]
+    """By the names that PEFT gives them after ``base_model.model.``, without ``.weight``."""
+    projector: Projector
+
+
+def gemma_like_tokenizer() -> RawTokenizer:
+    """Gemma's kind of encoding: spaces as U+2581 within pieces, bytes for what has no piece."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>", "<|audio|>"]
+    tokenizer = RawTokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    texts = [
+        *SENTENCES,
+        "Transcribe the speech in English, Chinese, xx.",
+        "user model\n",
+        "\u4f60\u597d",
+    ]
+    tokenizer.train_from_iterator(texts * 4, trainer)
+    # Bytes are ordinary pieces of Gemma's, not special ones.
+    document = json.loads(tokenizer.to_str())
+    document["added_tokens"] = [t for t in document["added_tokens"] if "<0x" not in t["content"]]
+    return RawTokenizer.from_str(json.dumps(document))
+
+
+@pytest.fixture(scope="session")
+def published_folders(
+    tmp_path_factory: pytest.TempPathFactory, enliven: Callable[..., None]
+) -> PublishedFolders:
+    """Saved by transformers itself, with a vision tower and with the decoder of Whisper."""
+    place = tmp_path_factory.mktemp("published")
+    tokenizer = gemma_like_tokenizer()
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "num_global_key_value_heads": 1,
+        "sliding_window": 1024,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 16,
+        "max_position_embeddings": 1024,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "vocab_size": tokenizer.get_vocab_size(),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        config = DiffusionGemmaConfig(text_config=text, vision_config=TINY_VISION)
+        model = DiffusionGemmaForBlockDiffusion(config).eval()
+        enliven(model)
+        model.save_pretrained(place / "backbone")
+        tokenizer.save(str(place / "backbone" / "tokenizer.json"))
+        whisper = WhisperModel(
+            WhisperConfig(
+                d_model=24,
+                encoder_layers=1,
+                decoder_layers=1,
+                encoder_attention_heads=2,
+                decoder_attention_heads=2,
+                encoder_ffn_dim=24,
+                decoder_ffn_dim=24,
+                vocab_size=50,
+                pad_token_id=0,
+                bos_token_id=1,
+                eos_token_id=1,
+                decoder_start_token_id=1,
+            )
+        )
+        whisper.save_pretrained(place / "whisper")
+        lora = {}
+        for side in ("encoder.language_model", "decoder"):
+            for name, linear in model.model.get_submodule(side).named_modules():
+                if isinstance(linear, nn.Linear) and "self_attn" in name:
+                    lora[f"model.{side}.{name}.lora_A"] = torch.randn(4, linear.in_features) * 0.2
+                    lora[f"model.{side}.{name}.lora_B"] = torch.randn(linear.out_features, 4) * 0.2
+        projector = Projector(ProjectorConfig(24, 20, 32))
+    return PublishedFolders(place / "backbone", place / "whisper", model, lora, projector)

@@ -191,7 +191,7 @@ def test_a_row_advances_as_if_it_were_alone() -> None:
 
 
 def test_text_goes_up_to_the_first_end() -> None:
-    assert text_length([5, 6, 1, 7, 1], end=1) == 2
-    assert text_length([1, 6], end=1) == 0
-    assert text_length([5, 6], end=1) == 2
-    assert text_length([], end=1) == 0
+    assert text_length([5, 6, 1, 7, 1], {1}) == 2
+    assert text_length([1, 6], {1}) == 0
+    assert text_length([5, 6], {1}) == 2
+    assert text_length([], {1}) == 0

@@ -18,7 +18,6 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     StableAndConfidentStoppingCriteria,
 )
 
-from stream_server.recogniser.alignment import greedy
 from stream_server.recogniser.interface import Hypothesis, Pcm, Recogniser, Utterance
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
 from stream_server.recogniser.recogniser import MIN_SAMPLES, DiffusionRecogniser, DiffusionRow
@@ -356,7 +355,7 @@ def test_without_a_draft_the_canvas_may_start_from_ctc(
     plain, drafted = recogniser.start(
         [Utterance(sound(8000), steps=2), Utterance(sound(8000), steps=2, draft=(20,))]
     )
-    heard = greedy(plain.ctc)
+    heard = plain.ctc.greedy()
     assert heard
     assert plain.canvas[: len(heard) + 1].tolist() == [*heard, END][: len(plain.canvas)]
     assert drafted.canvas[:2].tolist() == [20, END]
@@ -525,8 +524,8 @@ def test_words_that_do_not_fit_into_the_audio_have_no_times(
 def test_short_audio_is_decoded(recogniser: DiffusionRecogniser, samples: int) -> None:
     rows = recogniser.start([Utterance(sound(samples), steps=2), Utterance(sound(20_000), steps=2)])
     alone = recogniser.start([Utterance(sound(samples), steps=2)])
-    assert rows[0].ctc.shape == alone[0].ctc.shape
-    np.testing.assert_allclose(rows[0].ctc, alone[0].ctc, atol=1e-3)
+    assert rows[0].ctc.logs.shape == alone[0].ctc.logs.shape
+    np.testing.assert_allclose(rows[0].ctc.logs, alone[0].ctc.logs, atol=1e-3)
     for said in finish(recogniser, *rows):
         assert said[-1].is_final
 
@@ -544,7 +543,7 @@ def test_longer_audio_than_the_longest_is_decoded_whole(
     assert recogniser.info.max_samples == 16_000
     pcm = sound(3 * 16_000)
     (row,) = recogniser.start([Utterance(pcm, steps=1)])
-    assert len(row.ctc) * 640 >= len(pcm)
+    assert len(row.ctc.logs) * 640 >= len(pcm)
     finish(recogniser, row)
 
 

@@ -170,3 +170,73 @@ def make_corpus(clips: list[Packed], tokenizer: Tokenizer) -> Callable[..., Corp
 def trainer(recipe: Recipe, tokenizer: Tokenizer) -> Trainer:
     """Of the toy recipe, on the CPU."""
     return Trainer(recipe, tokenizer, torch.device("cpu"))
+
+
+PUBLISHED = """
+name = "toy-published"
+seed = 1
+vocabulary = 300
+
+[model]
+backbone = "/no/backbone"
+audio_encoder = "/no/encoder"
+languages = ["en"]
+
+[model.projector]
+width = 32
+
+[model.lora]
+rank = 2
+alpha = 4.0
+
+[model.canvas]
+buckets = [16, 32]
+
+[model.random_backbone]
+hidden_size = 48
+intermediate_size = 32
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+head_dim = 16
+global_head_dim = 16
+num_global_key_value_heads = 1
+num_experts = 4
+top_k_experts = 2
+moe_intermediate_size = 16
+max_position_embeddings = 1024
+vocab_size = 300
+layer_types = ["sliding_attention", "full_attention"]
+
+[model.random_encoder]
+d_model = 32
+encoder_layers = 1
+encoder_attention_heads = 2
+encoder_ffn_dim = 32
+
+[speech.weights]
+tones = 1.0
+words = 2.0
+
+[batch]
+seconds = 4.0
+durations = [1.0]
+joined = ["tones"]
+empty = 0.0
+
+[losses]
+ctc = 1.0
+
+[optimiser]
+steps = 1000
+learning_rate = 5e-3
+warmup = 5
+"""
+
+
+@pytest.fixture
+def published_recipe_file(tmp_path: Path) -> Path:
+    """A recipe with a backbone, of toy sizes."""
+    path = tmp_path / "published.toml"
+    path.write_text(PUBLISHED)
+    return path

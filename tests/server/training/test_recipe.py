@@ -19,6 +19,8 @@ from stream_server.training.loop import model_config
 from stream_server.training.recipe import OptimiserConfig, build, read_recipe
 
 RECIPES = sorted(Path(stream_server.training.__file__).parent.glob("recipes/*.toml"))
+FROM_SCRATCH = [path for path in RECIPES if path.stem.startswith("embedded")]
+"""The others train adapters: test_published_run.py."""
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_there_are_recipes() -> None:
     assert RECIPES
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FROM_SCRATCH, ids=lambda path: path.stem)
 def test_a_recipe_of_the_tree_builds_its_network(path: Path) -> None:
     recipe = read_recipe(path)
     config = model_config(recipe)
@@ -62,8 +64,7 @@ def test_a_recipe_of_the_tree_is_sound(path: Path) -> None:
     assert set(speech.only) <= set(speech.weights)
     assert set(batch.joined) <= set(speech.weights)
     assert all(weight > 0 for weight in speech.weights.values())
-    model = model_config(recipe)
-    assert max(batch.durations) <= model.max_seconds
+    assert path not in FROM_SCRATCH or max(batch.durations) <= model_config(recipe).max_seconds
     assert min(batch.durations) * batch.speed[0] > 1.0, "there is room for silence around speech"
     assert recipe.optimiser.warmup < recipe.optimiser.steps
     assert recipe.optimiser.final_rate < recipe.optimiser.learning_rate
