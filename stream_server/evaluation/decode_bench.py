@@ -6,10 +6,11 @@ step (decoder, head, soft cap, softmax, multinomial, two entropies), with its ``
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from stream_server.recogniser.denoise import accept
 from stream_server.recogniser.denoiser import Denoiser
 from stream_server.recogniser.graphs import Graphs
 from stream_server.recogniser.quantise import Float8
-from stream_server.recogniser.stack import Layer
+from stream_server.recogniser.stack import Layer, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,12 @@ class Result:
 
     shape: Shape
     steps: int
-    floor_step: float
-    floor_total: float
+    floor_step: float | None = None
+    floor_total: float | None = None
+    experts: float | None = None
+    """Different experts of a layer that a step's tokens chose, counted, mean over the layers."""
+    experts_expected: float | None = None
+    """The same, if every token chose evenly and on its own."""
     stock_prefill: float | None = None
     stock_step: float | None = None
     stock_total: float | None = None
@@ -60,6 +65,11 @@ class Result:
     def per_segment(self) -> float | None:
         """Of ours."""
         return None if self.total is None else self.total / self.shape.rows
+
+    @property
+    def floor_per_segment(self) -> float | None:
+        """Of any."""
+        return None if self.floor_total is None else self.floor_total / self.shape.rows
 
     def to_json(self) -> dict[str, Any]:
         """Return plain types."""
@@ -113,41 +123,76 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     return Ceilings(moved, done)
 
 
-def floor_ms(
-    denoiser: Denoiser, tokens: int, keys: int, rows: int, with_vocabulary: bool, limits: Ceilings
-) -> float:
-    """Return the least milliseconds for ``tokens``: the larger of bytes and operations.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one pass over the layers has to do."""
 
-    Every weight is read once (the embedding twice: head and self-conditioning); experts are read
-    as far as random routing hits them.
+    rows: int
+    tokens: int
+    """Of all rows."""
+    keys: int
+    """Of a row."""
+    experts: tuple[int, ...]
+    """Different experts that the tokens of each layer chose, counted."""
+    with_vocabulary: bool
+
+
+def expected_experts(tokens: int, choices: int, experts: int) -> float:
+    """Return how many experts ``tokens`` choose if each chooses evenly and on its own."""
+    return experts * (1 - (1 - choices / experts) ** tokens)
+
+
+@contextlib.contextmanager
+def counting_experts(stack: Stack) -> Iterator[list[int]]:
+    """Give a list to which each layer that is run adds how many experts its tokens chose."""
+    counts: list[int] = []
+    usual = stack.kernels
+
+    def route(*arguments: Any) -> tuple[Tensor, Tensor]:
+        chosen, shares = usual.route(*arguments)
+        counts.append(int(chosen.unique().numel()))
+        return chosen, shares
+
+    stack.kernels = replace(usual, route=route)
+    try:
+        yield counts
+    finally:
+        stack.kernels = usual
+
+
+def floor_ms(denoiser: Denoiser, work: Work, limits: Ceilings) -> float:
+    """Return the least milliseconds: the larger of bytes and operations.
+
+    Every weight is read once (the embedding twice: head and self-conditioning), and the experts
+    that the run itself chose; scores are written once and read once.
     """
     size = denoiser.embedding.element_size()
     moved = operations = 0.0
-    for layer in denoiser.stack.layers:
-        experts, experts_in, experts_out = layer.expert_scale.shape[0], *_both(layer)
-        hit = 1 - (1 - layer.choices / experts) ** tokens
-        parts = [_values(each) for each in (layer.qkv, layer.output, layer.gate_up, layer.down)]
+    for layer, read in zip(denoiser.stack.layers, work.experts, strict=True):
+        experts_in, experts_out = _both(layer)
+        products = (layer.qkv, layer.output, layer.gate_up, layer.down)
+        parts = [each.stored for each in products]
         dense = sum(each.numel() for each in parts)
-        one = (experts_in.numel() + experts_out.numel()) / experts
-        cache = 2 * rows * keys * layer.groups * layer.size
+        one = (experts_in.numel() + experts_out.numel()) / layer.expert_scale.shape[0]
+        cache = 2 * work.rows * work.keys * layer.groups * layer.size
         moved += sum(each.numel() * each.element_size() for each in parts) + cache * size
-        moved += hit * experts * one * experts_in.element_size()
-        operations += 2 * tokens * (dense + layer.choices * one)
-        operations += 4 * tokens * keys * layer.heads * layer.size
-    if with_vocabulary:
+        moved += read * one * experts_in.element_size()
+        operations += 2 * work.tokens * (dense + layer.choices * one)
+        operations += 4 * work.tokens * work.keys * layer.heads * layer.size
+    if work.with_vocabulary:
         words = denoiser.embedding.numel()
         passes = 1 if denoiser.top else 2
-        moved += passes * words * size + 2 * tokens * denoiser.vocabulary * size
-        operations += passes * 2 * tokens * words
+        moved += passes * words * size + 2 * work.tokens * denoiser.vocabulary * size
+        operations += passes * 2 * work.tokens * words
     return max(moved / limits.bytes_per_ms, operations / limits.operations_per_ms)
 
 
-def _values(weight: Tensor | Float8) -> Tensor:
-    return weight.values if isinstance(weight, Float8) else weight
-
-
 def _both(layer: Layer) -> tuple[Tensor, Tensor]:
-    return _values(layer.experts_in), _values(layer.experts_out)
+    first, second = layer.experts_in, layer.experts_out
+    return (
+        first.values if isinstance(first, Float8) else first,
+        second.values if isinstance(second, Float8) else second,
+    )
 
 
 def scores_of(denoiser: Denoiser, shape: Shape, seed: int = 0) -> Tensor:
@@ -248,9 +293,7 @@ class Ours:
         state.canvas[slots, : self._shape.canvas] = self._start
         state.soft[slots] = 0
         state.seeds[slots] = slots
-        state.steps[slots] = 0
-        state.done[slots] = 0
-        state.limits[slots] = steps
+        self._left = self._steps = steps
 
     def prefill(self) -> None:
         """Write the prompts' keys and values."""
@@ -260,7 +303,11 @@ class Ours:
             self._graphs.replay("prefill", (self._embeddings, self._lengths, self._slots))
 
     def step(self) -> Any:
-        """Run one step."""
+        """Run one step; temperature and noise are set from outside, as a server does."""
+        state, config = self._denoiser.slots, self._denoiser.sampler
+        state.heat.fill_(config.t_min + (config.t_max - config.t_min) * self._left / self._steps)
+        state.seeds.add_(1)
+        self._left = max(1, self._left - 1)
         if self._graphs is None:
             return self._step(self._slots)
         return self._graphs.replay("step", (self._slots,))
@@ -330,11 +377,7 @@ def measure(
     device = denoiser.embedding.device
     clock = Clock(device)
     embeddings, canvas = _inputs(denoiser, shape)
-    tokens, prompt = shape.rows * shape.canvas, shape.rows * shape.prompt
-    keys = shape.prompt + shape.canvas
-    floor_step = floor_ms(denoiser, tokens, keys, shape.rows, True, limits)
-    floor_prompt = floor_ms(denoiser, prompt, shape.prompt, shape.rows, False, limits)
-    result = Result(shape, steps, floor_step, floor_prompt + steps * floor_step)
+    result = Result(shape, steps)
     graphed = device.type == "cuda"
 
     def attempt(what: str, call: Callable[[], None]) -> None:
@@ -347,7 +390,21 @@ def measure(
 
     def run_ours() -> None:
         eager = Ours(denoiser, shape, embeddings, canvas, False)
-        eager.prefill()
+        with counting_experts(denoiser.prompt_stack) as read:
+            eager.prefill()
+        tokens, keys = shape.rows * shape.prompt, shape.prompt
+        prompt = Work(shape.rows, tokens, keys, tuple(read), False)
+        with counting_experts(denoiser.stack) as read:
+            eager.step()
+        tokens, keys = shape.rows * shape.canvas, keys + shape.canvas
+        step = Work(shape.rows, tokens, keys, tuple(read), True)
+        layer = denoiser.stack.layers[0]
+        result.experts = statistics.mean(read)
+        result.experts_expected = expected_experts(
+            tokens, layer.choices, layer.expert_scale.shape[0]
+        )
+        result.floor_step = floor_ms(denoiser, step, limits)
+        result.floor_total = floor_ms(denoiser, prompt, limits) + steps * result.floor_step
         result.eager_step = clock.median(eager.step, 3)
         ours = Ours(denoiser, shape, embeddings, canvas, True) if graphed else eager
         result.prefill = clock.median(ours.prefill)
@@ -394,14 +451,14 @@ def table(results: list[Result]) -> str:
     """Return the results as Markdown."""
     lines = [
         "| rows | canvas | prompt | steps | stock step | stock total | eager step | step | prefill"
-        " | total | per segment | floor per segment |",
-        "|--:" * 12 + "|",
+        " | total | per segment | floor per segment | experts |",
+        "|--:" * 13 + "|",
     ]
     for each in results:
         shape = each.shape
         figures = (
             each.stock_step, each.stock_total, each.eager_step, each.step, each.prefill,
-            each.total, each.per_segment, each.floor_total / shape.rows,
+            each.total, each.per_segment, each.floor_per_segment, each.experts,
         )  # fmt: skip
         shown = " | ".join("-" if value is None else f"{value:.1f}" for value in figures)
         lines.append(f"| {shape.rows} | {shape.canvas} | {shape.prompt} | {each.steps} | {shown} |")
@@ -416,8 +473,11 @@ __all__ = [
     "Result",
     "Shape",
     "Stock",
+    "Work",
     "compare",
+    "counting_experts",
     "difference",
+    "expected_experts",
     "floor_ms",
     "measure",
     "measure_ceilings",

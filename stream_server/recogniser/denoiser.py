@@ -1,7 +1,7 @@
 """One whole denoising step on the device: embed, condition, layers, head, vocabulary, next canvas.
 
 No host synchronisation and no allocation whose size depends on data, so that a step can be held
-by a CUDA graph. State lies in slots: a row's canvas, its conditioning, its step and its noise.
+by a CUDA graph. State lies in slots: a row's prompt, canvas, conditioning, temperature and noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from stream_server.recogniser.denoise import SamplerConfig, accept
 from stream_server.recogniser.kernels.choice import Kernels
 from stream_server.recogniser.kernels.noise import count_noise
 from stream_server.recogniser.kernels.plain import Place
-from stream_server.recogniser.stack import KeyValues, Stack, join, quantise_layers
+from stream_server.recogniser.products import read_product
+from stream_server.recogniser.stack import KeyValues, Stack, quantise_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +35,19 @@ class Slots:
     soft: Tensor
     """[slots, canvas, hidden], soft embeddings of the last step; zero before the first."""
     seeds: Tensor
-    """[slots], of the noise."""
-    steps: Tensor
-    """[slots], steps done on any canvas: what the noise is counted by."""
-    done: Tensor
-    """[slots], steps done on the present canvas."""
-    limits: Tensor
-    """[slots], steps that the present canvas gets."""
+    """[slots], of the next step's noise, int64."""
+    heat: Tensor
+    """[slots], temperature of the next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step tells; [rows, canvas] each."""
+    """What a step tells; [rows, canvas] each. The next canvas is in the slots."""
 
     argmax: Tensor
     entropy: Tensor
     probability: Tensor
+    accepted: Tensor
 
 
 class Denoiser:
@@ -93,8 +91,8 @@ class Denoiser:
         self._cap = float(config.final_logit_softcapping)
         condition = model.model.decoder.self_conditioning
         self._condition_norm: Tensor = condition.pre_norm.weight.data
-        self._condition_in = join(condition.gate_proj, condition.up_proj)
-        self._condition_out: Tensor = condition.down_proj.weight.data
+        self._condition_in = read_product(condition.gate_proj, condition.up_proj)
+        self._condition_out = read_product(condition.down_proj)
         self.vocabulary: int = config.vocab_size
         self.slots = self._allocate(slots, capacity, width)
 
@@ -111,9 +109,7 @@ class Denoiser:
             canvas=torch.zeros(slots, width, dtype=torch.long, device=device),
             soft=self.embedding.new_zeros(slots, width, self.embedding.shape[1]),
             seeds=count(),
-            steps=count(),
-            done=count(),
-            limits=count(),
+            heat=torch.ones(slots, device=device),
         )
 
     def quantise(self, dense: bool) -> None:
@@ -150,12 +146,8 @@ class Denoiser:
         embedded = functional.embedding(tokens, self.embedding) * self._embedding_scale
         soft = state.soft[slots, :width].reshape(rows * width, -1)
         eps = self.stack.eps
-        inner = self.kernels.gate(
-            functional.linear(
-                self.kernels.norm(soft, self._condition_norm, eps), self._condition_in
-            )
-        )
-        mixed = embedded + functional.linear(inner, self._condition_out)
+        both = self._condition_in(self.kernels.norm(soft, self._condition_norm, eps))
+        mixed = embedded + self._condition_out(self.kernels.gate(both))
         hidden = functional.rms_norm(mixed, (mixed.shape[-1],), None, eps)
         prompts = state.prompts[slots]
         place = Place(rows, width, 0, slots, prompts, prompts + state.widths[slots], False)
@@ -164,23 +156,20 @@ class Denoiser:
 
     def step(self, slots: Tensor, width: int) -> Outcome:
         """Run one step on the rows in ``slots`` [rows], at canvases of at most ``width``."""
-        state, sampler = self.slots, self.sampler
+        state = self.slots
         rows = slots.shape[0]
         scores = self.scores(slots, width)
-        left = (state.limits[slots] - state.done[slots]).float() / state.limits[slots]
-        heat = sampler.t_min + (sampler.t_max - sampler.t_min) * left
-        heat = heat.repeat_interleave(width, output_size=rows * width)
-        uniform, fresh = count_noise(state.seeds[slots], state.steps[slots], width, self.vocabulary)
+        heat = state.heat[slots].repeat_interleave(width, output_size=rows * width)
+        uniform, fresh = count_noise(state.seeds[slots], width, self.vocabulary)
         read = self.kernels.read_vocabulary(scores, heat, uniform.view(-1), self._cap, self.top)
         entropy = read.entropy.view(rows, width)
         valid = torch.arange(width, device=slots.device) < state.widths[slots][:, None]
-        kept = accept(entropy, valid, sampler.entropy_bound)
+        kept = accept(entropy, valid, self.sampler.entropy_bound)
         canvas = torch.where(kept, read.sampled.view(rows, width).long(), fresh)
         state.canvas[slots, :width] = canvas
         state.soft[slots, :width] = self._soften(scores, heat, read).view(rows, width, -1)
-        state.steps[slots] += 1
-        state.done[slots] += 1
-        return Outcome(read.argmax.view(rows, width), entropy, read.probability.view(rows, width))
+        probability = read.probability.view(rows, width)
+        return Outcome(read.argmax.view(rows, width), entropy, probability, kept)
 
     def _soften(self, scores: Tensor, heat: Tensor, read: Any) -> Tensor:
         """Return the mean embeddings of the distributions, [tokens, hidden]."""

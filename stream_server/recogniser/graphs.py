@@ -31,9 +31,6 @@ class Graphs(Generic[_T]):
     def __contains__(self, key: Hashable) -> bool:
         return key in self._recorded
 
-    def __len__(self) -> int:
-        return len(self._recorded)
-
     def record(
         self, key: Hashable, call: Callable[..., _T], inputs: tuple[Tensor, ...], warm_ups: int = 2
     ) -> None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stream_server.recogniser.kernels.choice import Kernels
 from stream_server.recogniser.kernels.plain import Place, Rotary
-from stream_server.recogniser.quantise import Float8, linear
+from stream_server.recogniser.products import Product, read_product
+from stream_server.recogniser.quantise import Float8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,15 @@ class Layer:
     kind: str
     """``sliding_attention`` or ``full_attention``: which rotary positions."""
     first_norm: Tensor
-    qkv: Tensor | Float8
+    qkv: Product
     head_norms: tuple[Tensor, Tensor]
     """Of queries and keys."""
-    output: Tensor | Float8
+    output: Product
     middle_norms: Tensor
     """[4, hidden]; see ``plain.after_attention``."""
-    gate_up: Tensor | Float8
-    down: Tensor | Float8
-    router: Tensor
+    gate_up: Product
+    down: Product
+    router: Product
     expert_scale: Tensor
     choices: int
     experts_in: Tensor | Float8
@@ -48,40 +49,21 @@ class Layer:
     """Of a head."""
 
 
-def join(*parts: nn.Linear) -> Tensor:
-    """Return the weights of linear layers as one, and let the layers share its memory."""
-    weights = [part.weight for part in parts]
-    first = weights[0]
-    place = first.storage_offset()
-    for weight in weights:
-        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        if not same or weight.storage_offset() != place:
-            break
-        place += weight.numel()
-    else:
-        rows = sum(len(weight) for weight in weights)
-        return first.data.as_strided((rows, first.shape[1]), (first.shape[1], 1))
-    joined = torch.cat([weight.data for weight in weights])
-    for weight, view in zip(weights, joined.split([len(each) for each in weights]), strict=True):
-        weight.data = view
-    return joined
-
-
 def read_layer(layer: Any, kind: str) -> Layer:
     """Read the weights of a transformers layer, of either half."""
     attention, router = layer.self_attn, layer.router
     projections = [attention.q_proj, attention.k_proj]
     if attention.v_proj is not None:
         projections.append(attention.v_proj)
-    size = attention.q_norm.weight.shape[0]
+    qkv, size = read_product(*projections), attention.q_norm.weight.shape[0]
     width = layer.input_layernorm.weight.shape[0]
     router_norm = router.scale.data * width**-0.5
     return Layer(
         kind=kind,
         first_norm=layer.input_layernorm.weight.data,
-        qkv=join(*projections),
+        qkv=qkv,
         head_norms=(attention.q_norm.weight.data, attention.k_norm.weight.data),
-        output=attention.o_proj.weight.data,
+        output=read_product(attention.o_proj),
         middle_norms=torch.stack(
             [
                 layer.post_attention_layernorm.weight.data,
@@ -90,9 +72,9 @@ def read_layer(layer: Any, kind: str) -> Layer:
                 router_norm,
             ]
         ),
-        gate_up=join(layer.mlp.gate_proj, layer.mlp.up_proj),
-        down=layer.mlp.down_proj.weight.data,
-        router=router.proj.weight.data,
+        gate_up=read_product(layer.mlp.gate_proj, layer.mlp.up_proj),
+        down=read_product(layer.mlp.down_proj),
+        router=read_product(router.proj),
         expert_scale=router.per_expert_scale.data,
         choices=router.config.top_k_experts,
         experts_in=layer.experts.gate_up_proj.data,
@@ -105,8 +87,8 @@ def read_layer(layer: Any, kind: str) -> Layer:
             ]
         ),
         scalar=layer.layer_scalar.data,
-        heads=attention.q_proj.weight.shape[0] // size,
-        groups=attention.k_proj.weight.shape[0] // size,
+        heads=attention.q_proj.out_features // size,
+        groups=attention.k_proj.out_features // size,
         size=size,
     )
 
@@ -167,13 +149,13 @@ class Stack:
         normed = kernels.norm(hidden, self.layers[0].first_norm, self.eps)
         for layer, norms, caches in zip(self.layers, self._last_norms, cache.pairs, strict=True):
             own = replace(place, heads=layer.heads)
-            qkv = linear(normed, layer.qkv)
+            qkv = layer.qkv(normed)
             rotary = self._rotary[layer.kind]
             query = kernels.rotate(qkv, layer.head_norms, rotary, caches, own, self.eps)
-            attended = linear(kernels.attend(query, caches, own), layer.output)
+            attended = layer.output(kernels.attend(query, caches, own))
             hidden, inputs = kernels.after_attention(attended, hidden, layer.middle_norms, self.eps)
-            dense = linear(kernels.gate(linear(inputs[0], layer.gate_up)), layer.down)
-            scores = linear(inputs[2], layer.router)
+            dense = layer.down(kernels.gate(layer.gate_up(inputs[0])))
+            scores = layer.router(inputs[2])
             chosen, shares = kernels.route(scores, layer.expert_scale, layer.choices)
             pairs = kernels.run_experts(inputs[1], chosen, *_experts(layer))
             hidden, normed = kernels.after_experts(
@@ -197,15 +179,18 @@ def quantise_layers(stacks: tuple[Stack, ...], names: tuple[str, ...]) -> None:
     The memory of the old weights is given back where nothing else holds them.
     """
     for index in range(len(stacks[0].layers)):
-        done: dict[int, Float8] = {}
+        # The old weight is kept with the new: an address that is free is used again.
+        done: dict[int, tuple[Tensor, Float8]] = {}
         for stack in stacks:
             layer = stack.layers[index]
             changed = {}
             for name in names:
-                weight = getattr(layer, name)
+                old = getattr(layer, name)
+                weight = old.weight if isinstance(old, Product) else old
                 if weight.data_ptr() not in done:
-                    done[weight.data_ptr()] = Float8.of(weight)
-                changed[name] = done[weight.data_ptr()]
+                    done[weight.data_ptr()] = (weight, Float8.of(weight))
+                small = done[weight.data_ptr()][1]
+                changed[name] = replace(old, weight=small) if isinstance(old, Product) else small
             layers = list(stack.layers)
             layers[index] = replace(layer, **changed)
             stack.layers = tuple(layers)
@@ -222,4 +207,4 @@ def _rotary(embedding: Any, layers: tuple[Layer, ...], capacity: int) -> dict[st
     return found
 
 
-__all__ = ["KeyValues", "Layer", "Stack", "join", "quantise_layers", "read_layer"]
+__all__ = ["KeyValues", "Layer", "Stack", "quantise_layers", "read_layer"]

@@ -1,4 +1,4 @@
-"""Noise that is counted, not drawn: a number depends on (seed, step, place) and on nothing else.
+"""Noise that is counted, not drawn: a number depends on (seed, place) and on nothing else.
 
 A row's noise therefore does not depend on its neighbours, on the batch's shape or on the device,
 and it is made inside a CUDA graph without a generator's state. The mixing function is SplitMix64
@@ -22,12 +22,11 @@ def _mix(state: Tensor) -> Tensor:
     return state ^ ((state >> 31) & 0x1FFFFFFFF)
 
 
-def count_noise(seeds: Tensor, steps: Tensor, width: int, vocabulary: int) -> tuple[Tensor, Tensor]:
+def count_noise(seeds: Tensor, width: int, vocabulary: int) -> tuple[Tensor, Tensor]:
     """Return the noise of one step.
 
     Args:
-        seeds: [rows], int64.
-        steps: [rows], int64, the steps that each row has done.
+        seeds: [rows], int64, another for each step.
         width: places of a canvas.
         vocabulary: tokens.
 
@@ -35,7 +34,7 @@ def count_noise(seeds: Tensor, steps: Tensor, width: int, vocabulary: int) -> tu
         [rows, width], uniform in [0, 1), float32; and [rows, width], tokens, int64.
     """
     places = torch.arange(width, device=seeds.device)
-    keys = _mix(seeds * _GOLDEN + steps)[:, None]
+    keys = _mix(seeds * _GOLDEN)[:, None]
     drawn = _mix(keys + (places + 1) * _GOLDEN)
     uniform = ((drawn >> 40) & 0xFFFFFF).float() * (1.0 / (1 << 24))
     tokens = ((drawn & 0xFFFFFFFF) * vocabulary) >> 32
