@@ -10,7 +10,6 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.status import Status
 
-
 _BAR = 20
 """Characters of a bar."""
 

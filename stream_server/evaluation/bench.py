@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import replace
-from datetime import date
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
+from rich.console import Console
 
-from stream_server.evaluation import decode_bench
-from stream_server.evaluation.decode_bench import Shape
+from stream_client.load import LoadPlan, find_files
+from stream_protocol.messages import Start
+from stream_server.errors import ConfigError
+from stream_server.evaluation import bench_picture, decode_bench
+from stream_server.evaluation.capacity import Goal, Measure, find_capacity, running_server
+from stream_server.evaluation.decode_bench import Ceilings, Shape
+from stream_server.progress import Progress
+from stream_server.recogniser.backbone import FULL_SIZE, random_gemma
+from stream_server.recogniser.checkpoint import EMBEDDED, load_model
 from stream_server.recogniser.denoise import SamplerConfig
 from stream_server.recogniser.denoiser import Denoiser
 from stream_server.recogniser.kernels.choice import (
@@ -51,86 +59,163 @@ def decode(
         str, typer.Option(help="'experts' or 'all': weights in float8; no stock beside it.")
     ] = "",
     profile: Annotated[bool, typer.Option(help="Also list each shape's kernels.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for decode.json.")] = Path(),
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file to write; a picture goes beside it.")
+    ] = None,
 ) -> None:
     """Time decodes over a grid of shapes, ours, stock transformers and the floor side by side."""
-    wanted = [Shape.parse(each) for each in shapes.split(",")]
+    wanted = _parse_shapes(shapes)
+    if float8 not in ("", "experts", "all"):
+        raise ConfigError("float8", float8, "'experts' or 'all'")
     device = torch.device("cuda" if torch.cuda.is_available() and random_full_size else "cpu")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with torch.inference_mode():
-        if random_full_size:
-            from stream_server.evaluation.full_size import TEXT, build_random
-
-            model, sampler = build_random(TEXT, device, dtype), SamplerConfig()
-        else:
-            from stream_server.recogniser.checkpoint import EMBEDDED, load_model
-
-            network, _ = load_model(EMBEDDED)
-            model, sampler = network.decoder.model, network.config.sampler
-            del network
+        with Progress("building the model"):
+            model, sampler = _build(random_full_size, device)
         kernels = _choose(pick_kernels(device), without, device)
-        denoiser = Denoiser(
-            model,
-            kernels,
-            sampler,
-            slots=max(shape.rows for shape in wanted),
-            capacity=max(shape.prompt + shape.canvas for shape in wanted),
-            width=max(shape.canvas for shape in wanted),
-            top=top,
-        )
-        limits = decode_bench.measure_ceilings(device, dtype)
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-        print(f"{name}: {limits}", flush=True)
-        agreement: dict[str, object] = {}
+        denoiser = _denoiser(model, kernels, sampler, wanted, top)
+        limits = decode_bench.measure_ceilings(device, denoiser.embedding.dtype)
+        document = _describe(device, kernels, limits) | {"top": top, "float8": float8}
+        print(json.dumps(document), flush=True)
         if float8:
-            before = decode_bench.scores_of(denoiser, wanted[0])
-            # Only the denoiser holds the weights now: each layer's memory is free once it is done.
-            del model
-            model, stock = None, False
-            gc.collect()
-            denoiser.quantise(dense=float8 == "all")
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            after = decode_bench.scores_of(denoiser, wanted[0])
-            agreement = {"float8": decode_bench.difference(after, before)}
-            print(f"float8 against {dtype}: {agreement}", flush=True)
-        if stock:
-            try:
-                agreement = decode_bench.compare(model, denoiser, wanted[0])
-            except Exception as error:  # Times without agreement still tell where they go.
-                agreement = {"failed": f"{type(error).__name__}: {error}"[:2000]}
-            print(f"against stock: {agreement}", flush=True)
-        results = []
-        kernel_times: dict[str, list[tuple[str, float, int]]] = {}
+            # Only the denoiser holds the weights then: a layer's memory is free once it is done.
+            held, model = [model], None
+            document["agreement"] = _quantise(held, denoiser, wanted[0], float8)
+        elif stock:
+            document["agreement"] = decode_bench.compare(model, denoiser, wanted[0])
+        print(f"agreement: {document.get('agreement')}", flush=True)
+        results, kernel_times = [], {}
         for shape in wanted:
-            results.append(decode_bench.measure(model, denoiser, shape, steps, limits, stock))
-            print(results[-1].to_json(), flush=True)
+            with_stock = stock and model is not None
+            result = decode_bench.measure(model, denoiser, shape, steps, limits, with_stock)
+            results.append(result)
+            print(result.to_json(), flush=True)
             if profile and device.type == "cuda":
-                try:
-                    times = decode_bench.profile(denoiser, shape)
-                    kernel_times[f"{shape.rows}x{shape.canvas}"] = times
-                except Exception as error:
-                    print(f"no profile: {error}", flush=True)
-    out.mkdir(parents=True, exist_ok=True)
-    document = {
-        "date": date.today().isoformat(),
-        "machine": name,
-        "torch": torch.__version__,
-        "kernels": kernels.name,
-        "top": top,
-        "bytes_per_ms": limits.bytes_per_ms,
-        "operations_per_ms": limits.operations_per_ms,
-        "agreement": agreement,
-        "float8": float8,
-        "kernel_times": kernel_times,
-        "results": [each.to_json() for each in results],
-    }
-    (out / "decode.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    for shape_name, times in kernel_times.items():
-        print(f"--- kernels of one step, {shape_name}: ms, launches")
-        for kernel, ms, count in times:
-            print(f"{ms:9.3f} {count:5} {kernel}")
+                kernel_times[shape.name] = decode_bench.profile(denoiser, shape)
     print(decode_bench.table(results))
+    for name, times in kernel_times.items():
+        print(f"--- kernels of one step, {name}: ms, launches")
+        print("\n".join(f"{ms:9.3f} {count:5} {kernel}" for kernel, ms, count in times))
+    if out is not None:
+        document["kernel_times"] = kernel_times
+        document["results"] = [each.to_json() for each in results]
+        _write(out, document)
+        bench_picture.draw_decode(document["machine"], results, out.with_suffix(".png"))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def capacity(
+    context: typer.Context,
+    most: Annotated[int, typer.Option(help="Streams to try at most.", min=1)] = 256,
+    first: Annotated[int, typer.Option(help="Streams to begin with.", min=1)] = 4,
+    limit_ms: Annotated[float, typer.Option(help="Milliseconds that the latency may take.")] = 300,
+    measure: Annotated[Measure, typer.Option(help="Whose 95th percentile.")] = Measure.FINAL,
+    seconds: Annotated[float, typer.Option(help="Of audio of each stream.", min=1)] = 30,
+    files: Annotated[
+        Path | None, typer.Option(help="Recording or folder; none is synthetic voices.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="Of the load generator.", min=1)] = 1,
+    url: Annotated[
+        str, typer.Option(help="Of a server that runs; none starts one of its own.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file to write; a picture goes beside it.")
+    ] = None,
+) -> None:
+    """Find how many paced streams a real server bears; options after -- are the server's."""
+    played = find_files(files) if files is not None else ()
+    plan = LoadPlan(url, first, played, Start(), seconds=seconds)
+    goal = Goal(measure, limit_ms, first, most)
+    console = Console()
+    with running_server(url, context.args) as address:
+        found = find_capacity(
+            replace(plan, url=address),
+            goal,
+            processes,
+            lambda report: console.print(report.table()),
+        )
+    print(found.table())
+    if out is not None:
+        document = _describe_machine() | {
+            "server": context.args,
+            "goal": asdict(goal),
+            "seconds": seconds,
+            "capacity": found.streams,
+            "probes": [asdict(report) for report in found.reports],
+        }
+        _write(out, document)
+        bench_picture.draw_capacity(found, out.with_suffix(".png"))
+
+
+def _parse_shapes(text: str) -> list[Shape]:
+    try:
+        return [Shape.parse(each) for each in text.split(",")]
+    except (TypeError, ValueError):
+        raise ConfigError("shapes", text, "ROWSxCANVAS or ROWSxCANVASxPROMPT, by commas") from None
+
+
+def _build(random_full_size: bool, device: torch.device) -> tuple[Any, SamplerConfig]:
+    """Return transformers' model and how it is sampled."""
+    if not random_full_size:
+        network, _ = load_model(EMBEDDED)
+        return network.decoder.model, network.config.sampler
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = random_gemma(FULL_SIZE, device, dtype)
+    model.set_experts_implementation("grouped_mm")
+    return model, SamplerConfig()
+
+
+def _denoiser(
+    model: Any, kernels: Kernels, sampler: SamplerConfig, shapes: list[Shape], top: int
+) -> Denoiser:
+    return Denoiser(
+        model,
+        kernels,
+        sampler,
+        slots=max(shape.rows for shape in shapes),
+        capacity=max(shape.prompt + shape.canvas for shape in shapes),
+        width=max(shape.canvas for shape in shapes),
+        top=top,
+    )
+
+
+def _quantise(held: list[Any], denoiser: Denoiser, shape: Shape, how: str) -> dict[str, float]:
+    """Put weights into float8; return what that does to the scores of a step.
+
+    Args:
+        held: transformers' model, the only reference to it: it is let go.
+        denoiser: whose weights.
+        shape: that is compared.
+        how: ``experts`` or ``all``.
+    """
+    before = decode_bench.scores_of(denoiser, shape)
+    held.clear()
+    gc.collect()
+    denoiser.quantise(dense=how == "all")
+    if before.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return decode_bench.difference(decode_bench.scores_of(denoiser, shape), before)
+
+
+def _describe_machine() -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": name,
+        "torch": str(torch.__version__),
+    }
+
+
+def _describe(device: torch.device, kernels: Kernels, limits: Ceilings) -> dict[str, Any]:
+    described = _describe_machine() | {"kernels": kernels.name, **asdict(limits)}
+    return described if device.type == "cuda" else {**described, "machine": "CPU"}
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("out", str(path), f"a file that can be written: {error}") from error
 
 
 def _choose(kernels: Kernels, without: str, device: torch.device) -> Kernels:
@@ -141,12 +226,11 @@ def _choose(kernels: Kernels, without: str, device: torch.device) -> Kernels:
     if without == "all":
         return other
     names = without.split(",")
-    changed = {name: getattr(other, name) for name in names}
+    known = set(Kernels.__dataclass_fields__) - {"name"}
+    if not known.issuperset(names):
+        raise ConfigError("without", without, f"'all', or some of {', '.join(sorted(known))}")
+    changed: dict[str, Any] = {name: getattr(other, name) for name in names}
     return replace(kernels, name=f"{kernels.name} without {without}", **changed)
-
-
-if __name__ == "__main__":
-    app()
 
 
 __all__ = ["app"]

@@ -39,6 +39,11 @@ class Shape:
             numbers.append(210 if numbers[1] >= 128 else 85)
         return Shape(*numbers)
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.rows}x{self.canvas}"
+
 
 @dataclass(slots=True)
 class Result:
@@ -65,6 +70,11 @@ class Result:
     def per_segment(self) -> float | None:
         """Of ours."""
         return None if self.total is None else self.total / self.shape.rows
+
+    @property
+    def stock_per_segment(self) -> float | None:
+        """Of stock transformers."""
+        return None if self.stock_total is None else self.stock_total / self.shape.rows
 
     @property
     def floor_per_segment(self) -> float | None:
@@ -150,7 +160,7 @@ def counting_experts(stack: Stack) -> Iterator[list[int]]:
 
     def route(*arguments: Any) -> tuple[Tensor, Tensor]:
         chosen, shares = usual.route(*arguments)
-        counts.append(int(chosen.unique().numel()))
+        counts.append(len(torch.bincount(chosen.flatten().long()).nonzero()))
         return chosen, shares
 
     stack.kernels = replace(usual, route=route)
@@ -256,9 +266,10 @@ class Stock:
         flat = scaled.softmax(dim=-1).view(-1, scaled.shape[-1])
         sampled = torch.multinomial(flat, 1).view(scaled.shape[:-1])
         scaled.argmax(dim=-1)
-        entropy = torch.distributions.Categorical(logits=scaled).entropy()
+        entropy: Tensor = torch.distributions.Categorical(logits=scaled).entropy()  # type: ignore[no-untyped-call]
         kept = accept(entropy, torch.ones_like(entropy, dtype=torch.bool), config.entropy_bound)
-        torch.distributions.Categorical(logits=scaled).entropy()  # Its stopping criterion's.
+        # That of its stopping criterion.
+        torch.distributions.Categorical(logits=scaled).entropy()  # type: ignore[no-untyped-call]
         fresh = torch.randint_like(sampled, scaled.shape[-1])
         self._canvas = torch.where(kept, sampled, fresh)
         self._logits = scaled.to(scores.dtype)

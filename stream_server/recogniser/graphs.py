@@ -8,7 +8,7 @@ from a tensor of its own, and shapes come in buckets.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Graphs(Generic[_T]):
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool = None
+        self._pool: Any = None
         self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], _T]] = {}
 
     def __contains__(self, key: Hashable) -> bool:
@@ -36,7 +36,7 @@ class Graphs(Generic[_T]):
     ) -> None:
         """Record ``call`` on copies of ``inputs``; it really runs ``warm_ups`` times before."""
         own = tuple(each.clone() for each in inputs)
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             # Kernels are compiled and libraries find their workspaces here, outside the graph.

@@ -53,8 +53,10 @@ def join(weights: list[torch.nn.Parameter]) -> Tensor:
         rows = sum(len(weight) for weight in weights)
         return first.data.as_strided((rows, first.shape[1]), (first.shape[1], 1))
     joined = torch.cat([weight.data for weight in weights])
-    for weight, view in zip(weights, joined.split([len(each) for each in weights]), strict=True):
-        weight.data = view
+    place = 0
+    for weight in weights:
+        weight.data = joined[place : place + len(weight)]
+        place += len(weight)
     return joined
 
 

@@ -183,10 +183,10 @@ def quantise_layers(stacks: tuple[Stack, ...], names: tuple[str, ...]) -> None:
         done: dict[int, tuple[Tensor, Float8]] = {}
         for stack in stacks:
             layer = stack.layers[index]
-            changed = {}
+            changed: dict[str, Any] = {}
             for name in names:
-                old = getattr(layer, name)
-                weight = old.weight if isinstance(old, Product) else old
+                old: Any = getattr(layer, name)
+                weight: Any = old.weight if isinstance(old, Product) else old
                 if weight.data_ptr() not in done:
                     done[weight.data_ptr()] = (weight, Float8.of(weight))
                 small = done[weight.data_ptr()][1]

@@ -143,7 +143,6 @@ def vocabulary(run: Run) -> None:
         if tokens <= 2048:
             ms = timed(lambda: plain.read_vocabulary(scores, heat, uniform, CAP), 3)
             run.add("vocabulary", "read, plain", tokens, ms)
-        del scores, top, got
         torch.cuda.empty_cache()
 
 
@@ -282,12 +281,14 @@ def rest(run: Run) -> None:
             out, wanted = fused(*arguments), stock(*arguments)
             worst = max(
                 error(a, b)
-                for a, b in (zip(out, wanted) if isinstance(out, tuple) else [(out, wanted)])
+                for a, b in (
+                    zip(out, wanted, strict=True) if isinstance(out, tuple) else [(out, wanted)]
+                )
             )
             ms, plain_ms = timed(lambda: fused(*arguments)), timed(lambda: stock(*arguments))
             run.add("rest", name, tokens, ms, plain_ms=plain_ms, error=worst)
-    for rows, width, groups, size in ((1, 192, 8, 256), (1, 192, 2, 512), (32, 64, 8, 256),
-                                      (32, 64, 2, 512), (32, 192, 8, 256), (32, 192, 2, 512)):  # fmt: skip
+    shapes = itertools.product(((1, 192), (32, 64), (32, 192)), ((8, 256), (2, 512)))
+    for (rows, width), (groups, size) in shapes:
         prompt = 210 if width == 192 else 80
         capacity = 512
         caches = (normal(40, groups, capacity, size), normal(40, groups, capacity, size))

@@ -3,6 +3,9 @@
 All arithmetic is float32; what is stored between two kernels is rounded as PyTorch rounds it.
 """
 
+# Triton reads its kernels' source, and its names are not typed.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
 from __future__ import annotations
 
 import torch
