@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from stream_client.load import LoadPlan, find_files
-from stream_protocol.messages import Start
+from stream_protocol.messages import Endpointing, Start
 from stream_server.errors import ConfigError
 from stream_server.evaluation import bench_picture, decode_bench
 from stream_server.evaluation.capacity import Goal, Measure, find_capacity, running_server
@@ -110,6 +110,8 @@ def capacity(
     limit_ms: Annotated[float, typer.Option(help="Milliseconds that the latency may take.")] = 300,
     measure: Annotated[Measure, typer.Option(help="Whose 95th percentile.")] = Measure.FINAL,
     seconds: Annotated[float, typer.Option(help="Of audio of each stream.", min=1)] = 30,
+    silence_ms: Annotated[int, typer.Option(help="Pause that ends a segment.")] = 200,
+    partial_ms: Annotated[int, typer.Option(help="New audio between partials.")] = 1000,
     files: Annotated[
         Path | None, typer.Option(help="Recording or folder; none is synthetic voices.")
     ] = None,
@@ -123,7 +125,8 @@ def capacity(
 ) -> None:
     """Find how many paced streams a real server bears; options after -- are the server's."""
     played = find_files(files) if files is not None else ()
-    plan = LoadPlan(url, first, played, Start(), seconds=seconds)
+    start = Start(partial_interval_ms=partial_ms, endpointing=Endpointing(silence_ms=silence_ms))
+    plan = LoadPlan(url, first, played, start, seconds=seconds)
     goal = Goal(measure, limit_ms, first, most)
     console = Console()
     with running_server(url, context.args) as address:
@@ -139,6 +142,9 @@ def capacity(
             "server": context.args,
             "goal": asdict(goal),
             "seconds": seconds,
+            "silence_ms": silence_ms,
+            "partial_ms": partial_ms,
+            "remark": found.remark,
             "capacity": found.streams,
             "probes": [asdict(report) for report in found.reports],
         }

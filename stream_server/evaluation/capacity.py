@@ -2,7 +2,8 @@
 
 Streams are doubled until the goal is missed, then the gap is halved until it is a twentieth. A
 probe misses the goal where a stream fails, where the latency is too long, or where nothing was
-said; a probe at which the load generator itself was late proves nothing and ends the search.
+said. The search ends early where a probe proves nothing of the server's capacity: the load
+generator itself was late, or the pause that proves an end is longer than the goal.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Capacity:
     """The most that met the goal; 0 where the fewest tried did not."""
     reports: tuple[LoadReport, ...]
     """In the order of the probes."""
-    is_generator_late: bool
-    """Whether the search ended because the load generator was the bottleneck."""
+    remark: str = ""
+    """Why the search ended early, if it did."""
 
     def table(self) -> str:
         """Return the probes by streams, as Markdown."""
@@ -88,8 +89,8 @@ class Capacity:
             )
         goal = f"p95 of {self.goal.measure.value} at most {self.goal.limit_ms:.0f} ms"
         lines.append(f"\n{self.streams} streams with {goal}")
-        if self.is_generator_late:
-            lines.append("the load generator was late: the server may bear more")
+        if self.remark:
+            lines.append(self.remark)
         return "\n".join(lines)
 
 
@@ -112,15 +113,14 @@ def find_capacity(
     reports: list[LoadReport] = []
     best, missed = 0, goal.most + 1
     streams = min(goal.first, goal.most)
-    is_late = False
+    remark = ""
     while best < streams < missed:
         report = run(replace(plan, streams=streams), processes)
         reports.append(report)
         tell(report)
         if goal.is_met(report):
             best = streams
-        elif report.late_ms > _LATE_MS:
-            is_late = True
+        elif remark := _explain(report, goal):
             break
         else:
             missed = streams
@@ -128,7 +128,23 @@ def find_capacity(
             streams = min(2 * best, goal.most)
         elif missed - best > max(1, best // 20):
             streams = (best + missed) // 2
-    return Capacity(goal, best, tuple(reports), is_late)
+    return Capacity(goal, best, tuple(reports), remark)
+
+
+def _explain(report: LoadReport, goal: Goal) -> str:
+    """Return why a missed goal says nothing of the server's capacity; empty where it does."""
+    if report.late_ms > _LATE_MS:
+        return (
+            f"the load generator was {report.late_ms:.0f} ms late itself: give it more processes; "
+            "the server may bear more"
+        )
+    pause = report.final.p50 - report.finalise.p50
+    if goal.measure is Measure.FINAL and report.finalise.count and pause >= goal.limit_ms:
+        return (
+            f"the pause that proves an end takes {pause:.0f} ms alone: give a shorter "
+            "--silence-ms, or measure finalise"
+        )
+    return ""
 
 
 @contextlib.contextmanager
