@@ -261,6 +261,7 @@ __all__ = [
     "FIXED_TOKENS",
     "PROMPT_ROWS",
     "ROWS",
+    "SPARE",
     "DeviceModel",
     "Report",
     "bucket",

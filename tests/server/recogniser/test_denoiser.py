@@ -1,4 +1,4 @@
-"""A step on the device: transformers' scores, the sampler's rules, and state that stays in slots."""
+"""A step on the device: transformers' scores, the sampler's rules, state that stays in slots."""
 
 from __future__ import annotations
 

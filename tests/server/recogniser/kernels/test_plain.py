@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -23,12 +24,9 @@ def test_the_pass_over_the_vocabulary() -> None:
     torch.testing.assert_close(done.probability, capped.softmax(-1).amax(-1))
     torch.testing.assert_close(done.entropy, torch.distributions.Categorical(shares).entropy())
     for row in range(6):
-        reached = 0.0
-        for word, share in enumerate(shares[row].tolist()):
-            reached += share
-            if reached > float(uniform[row]):
-                break
-        assert int(done.sampled[row]) == word
+        reached = list(itertools.accumulate(shares[row].tolist()))
+        passed = next(word for word, total in enumerate(reached) if total > float(uniform[row]))
+        assert int(done.sampled[row]) == passed
     assert done.places is not None
     assert done.weights is not None
     whole = torch.zeros_like(shares).scatter(1, done.places, done.weights)
