@@ -61,7 +61,8 @@ def draw_capacity(found: Capacity, file: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("streams (dotted: p50; line: the goal)")
     axes.set_ylabel("ms")
-    axes.set_title(f"{found.streams} streams meet the goal")
+    axes.set_xticks(streams)
+    axes.set_title(f"Streams that meet the goal: {found.streams}")
     axes.legend()
     _save(figure, file)
 

@@ -9,12 +9,30 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from stream_server.evaluation.decode_bench import Shape, difference, scores_of, stock_scores
+from stream_server.recogniser.backbone import random_gemma
 from stream_server.recogniser.denoise import SamplerConfig
 from stream_server.recogniser.denoiser import Denoiser
 from stream_server.recogniser.kernels.choice import plain_kernels
 from stream_server.recogniser.kernels.noise import count_noise
 
 WIDTH, PROMPT = 12, 9
+WIDE = {
+    "hidden_size": 128,
+    "intermediate_size": 96,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "num_global_key_value_heads": 1,
+    "sliding_window": 1024,
+    "num_experts": 32,
+    "top_k_experts": 4,
+    "moe_intermediate_size": 32,
+    "max_position_embeddings": 1024,
+    "vocab_size": 500,
+}
 
 
 @pytest.fixture
@@ -88,6 +106,28 @@ def test_self_conditioning_on_all_words_is_the_exact_one(model: Any) -> None:
         each.step(slot, WIDTH)
     torch.testing.assert_close(exact.slots.soft, shortened.slots.soft, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(exact.slots.soft, rough.slots.soft, atol=1e-2)
+
+
+@torch.inference_mode()
+def test_in_bfloat16_it_errs_as_transformers_does() -> None:
+    """Roundings flip experts, so two right answers differ; what counts is the way to the truth."""
+    shape, seeds = Shape(1, 24, 30), range(4)
+    exact = random_gemma(WIDE, torch.device("cpu"), torch.float32)
+    for parameter in exact.parameters():
+        if parameter.ndim >= 2:
+            parameter.data.mul_(4)
+    exact.set_experts_implementation("eager")
+    rough = copy.deepcopy(exact).to(torch.bfloat16)
+    truth = Denoiser(exact, plain_kernels(), SamplerConfig(), 1, 54, 24)
+    ours = Denoiser(copy.deepcopy(rough), plain_kernels(), SamplerConfig(), 1, 54, 24)
+    found = {"ours": 0.0, "theirs": 0.0}
+    for seed in seeds:
+        wanted = scores_of(truth, shape, seed)
+        found["ours"] += difference(scores_of(ours, shape, seed), wanted)["scores"] / len(seeds)
+        theirs = stock_scores(rough, ours, shape, seed)
+        found["theirs"] += difference(theirs, wanted)["scores"] / len(seeds)
+    assert found["theirs"] > 0.005, "rounding matters here"
+    assert found["ours"] < 1.25 * found["theirs"], found
 
 
 def test_more_positions_than_the_window_are_refused(model: Any) -> None:
