@@ -146,6 +146,12 @@ class PublishedModel(nn.Module):
         shortening: int = 2**self.config.projector.halvings
         return self.encoder.hop * shortening
 
+    @property
+    def longest_prompt(self) -> int:
+        """Positions of the longest prompt: the audio's are always as many."""
+        audio = -(-WINDOW_SECONDS * RATE // self.samples_per_ctc_frame)
+        return audio + max(len(before) + len(after) for before, after in self._prompts)
+
     def listen(self, pcm: Tensor, lengths: Tensor) -> Tensor:
         """Turn audio into audio tokens [rows, 188, hidden] in float32; 30 s, silence included."""
         return self.encode(*self.features(pcm, lengths))
@@ -185,15 +191,23 @@ class PublishedModel(nn.Module):
         """Turn audio into prompts and CTC frames; see ``network.Network``."""
         tokens = self.listen(pcm, lengths)
         cache, _ = self.decoder.prefill(*self.prompt(tokens, languages.tolist()))
+        return cache, self.frames(tokens, lengths)
+
+    def frames(self, tokens: Tensor, lengths: Tensor) -> list[CtcFrames]:
+        """Return the CTC frames of audio tokens.
+
+        Args:
+            tokens: [rows, tokens, hidden].
+            lengths: [rows], samples.
+        """
         hop = self.samples_per_ctc_frame
         blank = self.config.prompt.ctc_blank
         # Frames of the silence behind an utterance are nobody's.
         counts = [min(-(-int(length) // hop), tokens.shape[1]) for length in lengths.tolist()]
         heard = tokens.to(self.decoder.dtype)
-        frames = [
+        return [
             HeadFrames(self.decoder, heard[row, :count], blank) for row, count in enumerate(counts)
         ]
-        return cache, [*frames]
 
     def step(self, rows: StepInput, cache: PromptCache) -> StepResult:
         """Run one denoising step; see ``network.Network``."""

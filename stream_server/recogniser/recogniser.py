@@ -169,7 +169,7 @@ class DiffusionRecogniser:
         caches = [row.cache for row in rows]
         # Kept, not only their ids: memory that is free is used again, by another utterance.
         if self._merged is None or list(map(id, self._merged[0])) != list(map(id, caches)):
-            self._merged = (caches, PromptCache.merge(caches))
+            self._merged = (caches, caches[0].merge(caches))
         return self._merged[1]
 
     @torch.inference_mode()
