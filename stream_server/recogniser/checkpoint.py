@@ -181,7 +181,7 @@ def _load(
     if not is_published(folder):
         return load_model(folder)
     model, codec = load_published(folder, config, device)
-    return speed_up(model, device, report), codec
+    return (model if config.kernels == "plain" else speed_up(model, device, report)), codec
 
 
 __all__ = [
