@@ -29,6 +29,7 @@ from stream_server.version import version
 
 _PANELS = {
     "listen": "Listening",
+    "web": "Web",
     "limits": "Limits",
     "segmenter": "Segmenter",
     "scheduler": "Scheduler",
@@ -140,13 +141,15 @@ def with_options(*sections: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 def _parameter(option: Option) -> inspect.Parameter:
-    kind: Any = list[str] | None if option.kind is tuple else str | None
+    kinds: dict[type, Any] = {tuple: list[str] | None, bool: bool | None}
+    metavars: dict[type, str | None] = {tuple: "TEXT", bool: None}
+    kind: Any = kinds.get(option.kind, str | None)
     default = ",".join(option.default) if isinstance(option.default, tuple) else option.default
     shown = f" ({option.allowed}{f'; default {default}' if default != '' else ''})"
     info = typer.Option(
         option.flag,
         help=option.help + shown,
-        metavar=option.kind.__name__.upper() if option.kind is not tuple else "TEXT",
+        metavar=metavars.get(option.kind, option.kind.__name__.upper()),
         rich_help_panel=_PANELS.get(option.section, option.section),
         show_default=False,
     )
@@ -188,7 +191,7 @@ def _root(
 
 
 @app.command()
-@with_options("listen", "limits", "segmenter", "scheduler", "recogniser")
+@with_options("listen", "web", "limits", "segmenter", "scheduler", "recogniser")
 def serve(config: Config) -> None:
     """Serve until interrupted."""
     from stream_server.logs import configure_logging
@@ -231,7 +234,7 @@ def transcribe(
 
 
 @app.command()
-@with_options("listen", "limits", "segmenter", "scheduler", "recogniser")
+@with_options("listen", "web", "limits", "segmenter", "scheduler", "recogniser")
 def config(config: Config) -> None:
     """Print the effective configuration as TOML; keys are left out."""
     _write(render_toml(config))

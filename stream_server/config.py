@@ -68,11 +68,32 @@ class _Pattern:
         return self.text
 
 
+@dataclass(frozen=True, slots=True)
+class _Switch:
+    """Either way."""
+
+    def __call__(self, value: Any) -> bool:
+        """Return whether ``value`` is allowed."""
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
 _WEEK_MS: Final = 7 * 86_400_000
-_ALLOWED: Final[Mapping[str, _Range | _Pattern]] = {
+_ALLOWED: Final[Mapping[str, _Range | _Pattern | _Switch]] = {
     "host": _Pattern(r"\S+", "a host name or an address"),
     "port": _Range(0, 65_535),
+    "wyoming_port": _Range(0, 65_535),
     "api_key": _Pattern(r"[!-+\--~]+", "printable ASCII without spaces and commas"),
+    "tls_cert": _Pattern(r"(\S.*)?", "a PEM file"),
+    "tls_key": _Pattern(r"(\S.*)?", "a PEM file"),
+    "tls_self_signed": _Switch(),
+    "allow_origin": _Pattern(r"\*|https?://[^/\s]+", "https://HOST[:PORT], or *"),
+    "ice_server": _Pattern(
+        r"(stuns?:[^\s@\"<>]+|turns?:([^:@\s]+:[^:@\s]+@)?[^\s@\"<>]+)",
+        "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT",
+    ),
     "log_level": _Pattern("debug|info|warning|error", "debug, info, warning or error"),
     "max_sessions": _Range(1, 100_000),
     "max_message_bytes": _Range(1_000, 2**26),
@@ -80,6 +101,8 @@ _ALLOWED: Final[Mapping[str, _Range | _Pattern]] = {
     "max_unprocessed_ms": _Range(100, 600_000),
     "max_session_ms": _Range(0, _WEEK_MS),
     "idle_timeout_ms": _Range(0, _WEEK_MS),
+    "media_timeout_ms": _Range(1_000, 600_000),
+    "max_history": _Range(10, 1_000_000),
     "drain_seconds": _Range(0, 86_400),
     "vad_aggressiveness": _Range(0, 3),
     "max_rows": _Range(0, 4_096),
@@ -96,7 +119,7 @@ _ALLOWED: Final[Mapping[str, _Range | _Pattern]] = {
     "partial_steps": _Range(1, 64),
     "threads": _Range(0, 1_024),
 }
-_SECRET: Final = frozenset({"api_key"})
+_SECRET: Final = frozenset({"api_key", "ice_server"})
 _TYPES: Final[Mapping[type, str]] = {
     bool: "true or false",
     int: "a whole number",
@@ -117,7 +140,8 @@ def _check(key: str, name: str, kind: type, value: object) -> None:
     allowed = _ALLOWED[name]
     shown = "***" if name in _SECRET else value
     if not _is_a(kind, value):
-        raise ConfigError(key, shown, f"{_TYPES[kind]}, {allowed}")
+        words = dict.fromkeys((_TYPES[kind], str(allowed)))
+        raise ConfigError(key, shown, ", ".join(words))
     if not allowed(value):
         raise ConfigError(key, shown, str(allowed))
 
@@ -142,9 +166,38 @@ class ListenConfig:
     """Keys that open the server; none leaves it open."""
     log_level: str = "info"
     """debug, info, warning or error."""
+    wyoming_port: int = 0
+    """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
 
     def __post_init__(self) -> None:
         _check_section("listen", self)
+
+
+@dataclass(frozen=True, slots=True)
+class WebConfig:
+    """What browsers need."""
+
+    tls_cert: str = ""
+    """PEM file with the certificate and those between it and its root; none serves plain HTTP."""
+    tls_key: str = ""
+    """PEM file with the certificate's key."""
+    tls_self_signed: bool = False
+    """Without tls_cert, serve HTTPS with a certificate made at the start; browsers warn of it."""
+    allow_origin: tuple[str, ...] = ()
+    """Web pages elsewhere that may use the server (CORS), as https://example.org; * is any."""
+    ice_server: tuple[str, ...] = ()
+    """STUN and TURN servers for WebRTC, as stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT."""
+
+    def __post_init__(self) -> None:
+        _check_section("web", self)
+        if bool(self.tls_cert) != bool(self.tls_key):
+            missing = "tls_key" if self.tls_cert else "tls_cert"
+            raise ConfigError(f"web.{missing}", "", "a PEM file, as the other of the two is set")
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether HTTPS is served."""
+        return bool(self.tls_cert) or self.tls_self_signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +218,10 @@ class LimitsConfig:
     """Milliseconds without any message after which a session is closed; 0 is never."""
     drain_seconds: float = 30.0
     """Seconds that running sessions get to finish after SIGTERM."""
+    media_timeout_ms: int = 15_000
+    """Milliseconds without audio after which a WebRTC session is taken for gone and ended."""
+    max_history: int = 2_000
+    """Events of a session that are kept for viewers who join late."""
 
     def __post_init__(self) -> None:
         _check_section("limits", self)
@@ -226,6 +283,7 @@ class Config:
     """Everything that can be set."""
 
     listen: ListenConfig = field(default_factory=ListenConfig)
+    web: WebConfig = field(default_factory=WebConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
@@ -491,6 +549,7 @@ __all__ = [
     "RecogniserConfig",
     "SchedulerConfig",
     "SegmenterConfig",
+    "WebConfig",
     "from_environment",
     "load",
     "options",

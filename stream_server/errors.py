@@ -107,8 +107,8 @@ class WireError:
 
 
 _WIRE: dict[type[Exception], WireError] = {
-    InvalidField: WireError("invalid_field", 422, 1008, retryable=False, fatal=True),
-    BadAudio: WireError("bad_audio", 422, 1007, retryable=False, fatal=True),
+    InvalidField: WireError("invalid_field", 400, 1008, retryable=False, fatal=True),
+    BadAudio: WireError("bad_audio", 400, 1007, retryable=False, fatal=True),
     TooLarge: WireError("too_large", 413, 1009, retryable=False, fatal=True),
     LimitReached: WireError("limit", 429, 1008, retryable=True, fatal=True),
     Unauthorized: WireError("unauthorized", 401, 1008, retryable=False, fatal=True),

@@ -114,7 +114,9 @@ _INSIDE: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class _WavHeader:
+class WavHeader:
+    """What a WAV file says of its samples."""
+
     encoding: str
     sample_rate: int
     channels: int
@@ -124,15 +126,19 @@ class _WavHeader:
     """Bytes of samples; none where the writer did not know."""
 
 
-def _parse_wav(head: bytes) -> _WavHeader | None:
-    """Return the header, or none where more bytes are needed."""
+def parse_wav(head: bytes) -> WavHeader | None:
+    """Return the header, or none where more bytes are needed.
+
+    Raises:
+        BadAudio: It has no end.
+    """
     encoding, rate, channels = "", 0, 0
     at = 12
     while at + 8 <= len(head):
         name, size = struct.unpack_from("<4sI", head, at)
         if name == b"data":
             known = size if 0 < size < 0x7FFF_F000 else None
-            return _WavHeader(encoding or "an unknown format", rate, channels, at + 8, known)
+            return WavHeader(encoding or "an unknown format", rate, channels, at + 8, known)
         if name == b"fmt " and at + 24 <= len(head):
             tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", head, at + 8)
             if tag == 0xFFFE and at + 34 <= len(head):  # extensible: the tag begins the GUID
@@ -211,7 +217,7 @@ class PcmReader:
             return head
         if kind != "WAV":
             raise self._is_file(kind)
-        header = _parse_wav(head)
+        header = parse_wav(head)
         if header is None:
             return None
         announced = (self._encoding, self._sample_rate, self.channels)
@@ -291,4 +297,4 @@ class PcmReader:
         return np.clip(samples, -1.0, 1.0)
 
 
-__all__ = ["PcmEncoding", "PcmReader", "Planar", "sniff"]
+__all__ = ["PcmEncoding", "PcmReader", "Planar", "WavHeader", "parse_wav", "sniff"]

@@ -29,9 +29,14 @@ from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import Recogniser
 from stream_server.scheduler.engine import Engine
 from stream_server.session.driver import Services
+from stream_server.tls import make_context
 from stream_server.transports.admission import Admission
 from stream_server.transports.auth import Keys
-from stream_server.transports.http import make_app
+from stream_server.transports.calls import Calls
+from stream_server.transports.http import WebParts, make_app
+from stream_server.transports.hub import Hub
+from stream_server.transports.ice import read_ice_server
+from stream_server.transports.wyoming import WyomingServer, info_event
 from stream_server.version import version
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -100,7 +105,8 @@ class Server:
     def url(self) -> str:
         """Where it is reached."""
         host = self._config.listen.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "https" if self._config.web.has_tls else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def stop(self) -> None:
         """Drain and stop; called again, stop at once. Thread-safe; harmless before and after."""
@@ -147,18 +153,31 @@ class Server:
             return
         config = self._config
         admission = Admission(config.limits.max_sessions)
-        with _listen(config.listen) as listener:
+        with _listen(config.listen) as listener, contextlib.ExitStack() as stack:
             self._port = listener.getsockname()[1]
+            wyoming = None
+            if port := config.listen.wyoming_port:
+                wyoming = stack.enter_context(_listen(config.listen, "wyoming_port", port))
+            ice_servers = [read_ice_server(text) for text in config.web.ice_server]
+            hub = Hub(config.limits.max_history)
+            calls = Calls(admission, hub, config.limits, ice_servers)
             app = make_app(
-                admission, Keys(config.listen.api_key), self._metrics, config.limits, version()
+                admission,
+                Keys(config.listen.api_key),
+                self._metrics,
+                config.limits,
+                version(),
+                WebParts(hub, calls, config.web.allow_origin),
             )
             web = _Web(_uvicorn_config(app, config))
             serving = asyncio.create_task(web.serve([listener]))
             with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="audio") as executor:
                 try:
-                    await self._live(admission, executor, on_ready, serving)
+                    await self._live(admission, hub, executor, on_ready, serving, wyoming)
                 finally:
                     admission.close()
+                    await calls.close()
+                    hub.close()
                     web.should_exit = True
                     await asyncio.wait([serving])
             serving.result()  # if the web server itself broke, say so
@@ -166,14 +185,17 @@ class Server:
     async def _live(
         self,
         admission: Admission,
+        hub: Hub,
         executor: ThreadPoolExecutor,
         on_ready: Callable[[Ready], None] | None,
         serving: asyncio.Task[None],
+        wyoming_listener: socket.socket | None,
     ) -> None:
         """Load, let clients in, and drain when told to."""
         assert self._stopping is not None
         began, self._is_loading = time.monotonic(), True
         engine: Engine | None = None
+        wyoming: WyomingServer | None = None
         stopping = asyncio.create_task(self._stopping.wait())
         loading = asyncio.create_task(asyncio.to_thread(self._start_engine))
         try:
@@ -192,9 +214,14 @@ class Server:
                 executor=executor,
                 recogniser=self._config.recogniser,
                 draining=draining,
+                audience=hub,
             )
             admission.open(services, lambda: engine is not None and engine.is_ready)
             self._metrics.record_build(version=version(), model=recogniser.info.name)
+            if wyoming_listener is not None:
+                info = info_event(recogniser.info, version())
+                wyoming = WyomingServer(admission, self._metrics, self._config.limits, info)
+                await wyoming.start(wyoming_listener)
             if on_ready is not None:
                 on_ready(Ready(self.url, recogniser.info.name, time.monotonic() - began))
             _log.info("ready", model=recogniser.info.name, port=self.port)
@@ -202,6 +229,8 @@ class Server:
             await self._drain(admission, draining)
         finally:
             stopping.cancel()
+            if wyoming is not None:
+                await wyoming.close()
             if engine is None:
                 # A thread cannot be interrupted: the model is let load to its end.
                 with contextlib.suppress(Exception):
@@ -272,18 +301,30 @@ def _uvicorn_config(app: object, config: Config) -> uvicorn.Config:
         log_config=None,
         lifespan="off",
         server_header=False,
+        ssl_context_factory=(lambda *_: make_context(config.web, config.listen.host))
+        if config.web.has_tls
+        else None,
         timeout_graceful_shutdown=_LAST_SECONDS,
     )
 
 
 @contextlib.contextmanager
-def _listen(listen: ListenConfig) -> Iterator[socket.socket]:
-    """Give the listening socket, open from before the model loads."""
+def _listen(
+    listen: ListenConfig, option: str = "port", port: int | None = None
+) -> Iterator[socket.socket]:
+    """Give a listening socket, open from before the model loads.
+
+    Args:
+        listen: where.
+        option: that names the port.
+        port: other than the one of ``listen``.
+    """
+    port = listen.port if port is None else port
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        listener = socket.create_server((listen.host, listen.port), family=family, backlog=2048)
+        listener = socket.create_server((listen.host, port), family=family, backlog=2048)
     except OSError as error:
-        key, value = "listen.port", listen.port
+        key, value = f"listen.{option}", port
         if not isinstance(error, PermissionError) and error.errno != 98:
             key, value = "listen.host", listen.host  # type: ignore[assignment]
         raise ConfigError(key, value, f"an address to listen on ({error.strerror})") from error

@@ -18,6 +18,8 @@ PAGES = (
     "client/README.md",
     "protocol/README.md",
     "stream_server/README.md",
+    "stream_server/evaluation/README.md",
+    "stream_server/transports/README.md",
     "tests/data/README.md",
 )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +70,20 @@ def test_constraints_name_versions_and_nothing_else() -> None:
 def test_the_plain_installation_is_the_light_client(pyproject: dict[str, Any]) -> None:
     names = {Requirement(line).name for line in pyproject["project"]["dependencies"]}
     assert names == {"av", "msgspec", "numpy", "rich", "typer", "websockets"}
+
+
+def test_a_wheel_has_the_caption_page(tmp_path: Path) -> None:
+    # Built with the backend of this environment: nothing is fetched.
+    build = (
+        "import os, sys; from hatchling import build; os.chdir(sys.argv[1]);"
+        "print(build.build_wheel(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", build, str(ROOT), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    web = ROOT / "client" / "stream_client" / "web"
+    wanted = {f"stream_client/web/{path.name}" for path in web.iterdir()}
+    assert {"stream_client/web/index.html", "stream_client/web/protocol.js"} <= wanted
+    assert wanted <= packed

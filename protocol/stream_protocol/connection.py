@@ -48,8 +48,8 @@ AUDIO = Audio.AUDIO
 Role = Literal["client", "server"]
 Event = Literal[
     "audio", "start", "flush", "configure", "stop",
-    "ready", "ack", "speech_started", "speech_ended", "partial", "final", "flushed", "notice",
-    "error", "fatal_error", "done",
+    "ready", "ack", "speech_started", "speech_ended", "partial", "final", "trace", "flushed",
+    "notice", "error", "fatal_error", "done",
 ]  # fmt: skip
 """A message's ``type``, ``audio`` for a binary frame, ``fatal_error`` for an error that closes."""
 
@@ -60,6 +60,7 @@ _REPORTS: tuple[Event, ...] = (
     "speech_ended",
     "partial",
     "final",
+    "trace",
     "flushed",
     "notice",
     "error",

@@ -72,6 +72,8 @@ class Start(Message, frozen=True, tag_field="type", tag="start"):
     """Whether finals carry word times and confidences."""
     endpointing: Endpointing = Endpointing()
     resume: Resume | None = None
+    trace: bool = False
+    """Whether ``trace`` messages show the canvas of each decode."""
 
 
 class Flush(Message, frozen=True, tag_field="type", tag="flush"):
@@ -209,6 +211,17 @@ class Final(Message, frozen=True, tag_field="type", tag="final"):
     timings: Timings
 
 
+class Trace(Message, frozen=True, tag_field="type", tag="trace"):
+    """How the text of a segment came about. Only where ``start`` asked for it."""
+
+    segment: int
+    channel: int
+    revision: int
+    """Of the decode that it shows; not every one becomes a ``partial``."""
+    canvases: list[str]
+    """The decoder's canvas as text after each denoising step, first to last."""
+
+
 class Flushed(Message, frozen=True, tag_field="type", tag="flushed"):
     """Answer to ``flush``: every final up to ``position`` has been sent."""
 
@@ -265,7 +278,17 @@ class Done(Message, frozen=True, tag_field="type", tag="done"):
 
 ClientMessage = Start | Flush | Configure | Stop
 ServerMessage = (
-    Ready | Ack | SpeechStarted | SpeechEnded | Partial | Final | Flushed | Notice | Error | Done
+    Ready
+    | Ack
+    | SpeechStarted
+    | SpeechEnded
+    | Partial
+    | Final
+    | Trace
+    | Flushed
+    | Notice
+    | Error
+    | Done
 )
 
 __all__ = [
@@ -297,5 +320,6 @@ __all__ = [
     "Start",
     "Stop",
     "Timings",
+    "Trace",
     "Word",
 ]

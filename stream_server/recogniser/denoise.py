@@ -1,9 +1,15 @@
-"""Uniform-state discrete diffusion, one step at a time: what happens between two decoder calls.
+"""Discrete diffusion, one step at a time: what happens between two decoder calls.
 
-A canvas starts as uniform-random tokens (or as a draft). Each step samples every position from
-the decoder's prediction, keeps the positions of lowest entropy as far as an entropy bound allows
-(Ben-Hamu et al., 2025, arXiv 2505.24857) and draws the others anew. There is no mask token. The
-text is the arg-max canvas of the last step. Defaults are DiffusionGemma's own.
+Uniform (:func:`advance`): a canvas starts as uniform-random tokens (or as a draft). Each step
+samples every position from the decoder's prediction, keeps the positions of lowest entropy as far
+as an entropy bound allows (Ben-Hamu et al., 2025, arXiv 2505.24857) and draws the others anew.
+There is no mask token. The text is the arg-max canvas of the last step. Defaults are
+DiffusionGemma's own.
+
+Absorbing (:func:`reveal`; masked diffusion, as in Whisfusion, arXiv 2508.07048): a canvas starts
+as masks. Each step replaces the share of them that is due by the tokens predicted with most
+confidence (MaskGIT, arXiv 2202.04200), and what was replaced once stays. So a draft, which may be
+wrong, is not used.
 
 Everything here is per row: rows of different step counts, lengths and temperatures share a call,
 and the noise of a row comes from its own generator, so a row does not depend on its neighbours.
@@ -17,6 +23,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from stream_server.recogniser.tokenizer import UNKNOWN
+
+MASK = UNKNOWN
+"""The absorbing state. No text has this token, so none needs to be added to a vocabulary."""
+SCHEMES = ("uniform", "absorbing")
+_NEVER = -1e4
+"""Score of a token that is not to be predicted; finite, so that entropies are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,17 @@ class SamplerConfig:
     """Nats; mean entropy of the text under which a stable row stops."""
     start: str = "noise"
     """What a canvas without a draft starts from: ``noise`` or ``ctc``."""
+    scheme: str = "uniform"
+    """One of :data:`SCHEMES`; how the network was trained."""
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise ValueError(f"sampler.scheme={self.scheme!r} is not one of {', '.join(SCHEMES)}")
+
+    @property
+    def is_absorbing(self) -> bool:
+        """Whether noise is a mask."""
+        return self.scheme == "absorbing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +78,8 @@ class StepInput:
     """[rows]."""
     generators: tuple[torch.Generator, ...]
     """The noise of each row."""
+    left: tuple[int, ...] = ()
+    """Steps of each row that follow this one; only the absorbing scheme asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +184,45 @@ def advance(
     return StepResult(canvas, argmax, scaled, entropy, probability, accepted)
 
 
+def reveal(
+    logits: Tensor, canvas: Tensor, temperature: Tensor, lengths: Tensor, left: Tensor
+) -> StepResult:
+    """Turn the decoder's scores into the next canvas of the absorbing scheme.
+
+    Args:
+        logits: [rows, canvas, vocabulary], soft-capped, float32.
+        canvas: [rows, canvas], what the decoder saw.
+        temperature: [rows], of self-conditioning; the choice is greedy.
+        lengths: [rows], canvas positions of each row; those behind are ignored.
+        left: [rows], steps that follow this one; with none, no mask is left.
+    """
+    masked = (torch.arange(canvas.shape[1], device=canvas.device) < lengths[:, None]) & (
+        canvas == MASK
+    )
+    allowed = logits.index_fill(-1, torch.tensor([MASK], device=logits.device), _NEVER)
+    logs = allowed.log_softmax(dim=-1)
+    argmax = torch.where(canvas == MASK, logs.argmax(dim=-1), canvas)
+    probability = logs.gather(-1, argmax[..., None])[..., 0].exp()
+    entropy = torch.where(masked, -(logs.exp() * logs).sum(dim=-1), 0.0)
+    remaining = masked.sum(dim=-1)
+    due = remaining - torch.div(remaining * left, left + 1, rounding_mode="floor")
+    order = probability.masked_fill(~masked, -1.0).argsort(dim=-1, descending=True, stable=True)
+    first = torch.arange(canvas.shape[1], device=canvas.device) < due[:, None]
+    shown = torch.zeros_like(masked).scatter(-1, order, first) & masked
+    scaled = allowed / temperature[:, None, None]
+    return StepResult(
+        torch.where(shown, argmax, canvas), argmax, scaled, entropy, probability, shown
+    )
+
+
 def text_length(tokens: Sequence[int], ends: Collection[int]) -> int:
     """Return how many tokens stand before an end of text; all of them where there is none."""
     return next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
 
 
 __all__ = [
+    "MASK",
+    "SCHEMES",
     "Noise",
     "SamplerConfig",
     "StepInput",
@@ -171,6 +231,7 @@ __all__ = [
     "advance",
     "draw_noise",
     "random_tokens",
+    "reveal",
     "temperatures",
     "text_length",
 ]

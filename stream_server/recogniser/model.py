@@ -21,10 +21,12 @@ from stream_server.recogniser.denoise import (
     StepResult,
     advance,
     draw_noise,
+    reveal,
 )
 from stream_server.recogniser.encoder import build_encoder
 from stream_server.recogniser.features import FeatureConfig, LogMel
 from stream_server.recogniser.projector import CtcHead, Projector, ProjectorConfig
+from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import BEGIN, TEXT
 
 
@@ -59,6 +61,7 @@ class ModelConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     canvas: CanvasConfig = field(default_factory=CanvasConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     max_seconds: float = 20.0
     """Seconds of the longest utterance."""
 
@@ -83,6 +86,7 @@ class ModelConfig:
                 "features": FeatureConfig(**data["features"]),
                 "canvas": CanvasConfig(**canvas),
                 "sampler": SamplerConfig(**data["sampler"]),
+                "guard": GuardConfig(**data.get("guard", {})),
             }
         )
 
@@ -184,6 +188,9 @@ class TranscriptionModel(nn.Module):
         lengths = torch.tensor(rows.sizes, device=device)
         conditioned = torch.tensor(rows.conditioned, device=device)
         logits = self.decoder.denoise(rows.canvas, lengths, cache, rows.conditioning, conditioned)
+        if self.config.sampler.is_absorbing:
+            left = torch.tensor(rows.left, device=device)
+            return reveal(logits, rows.canvas, rows.temperature, lengths, left)
         noise = draw_noise(rows.generators, rows.sizes, self.vocabulary)
         return advance(logits, rows.temperature, lengths, noise, self.config.sampler)
 

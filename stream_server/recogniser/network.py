@@ -17,6 +17,7 @@ from stream_server.recogniser.alignment import CtcFrames
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import SamplerConfig, StepInput, StepResult
 from stream_server.recogniser.model import CanvasConfig
+from stream_server.recogniser.support import GuardConfig
 
 
 class NetworkConfig(Protocol):
@@ -41,6 +42,10 @@ class NetworkConfig(Protocol):
     @property
     def sampler(self) -> SamplerConfig:
         """How canvases are refined."""
+
+    @property
+    def guard(self) -> GuardConfig:
+        """When text is dropped."""
 
 
 class Network(Protocol):

@@ -29,6 +29,7 @@ from stream_server.recogniser.features import RATE, FeatureConfig, LogMel
 from stream_server.recogniser.gemma import PromptConfig
 from stream_server.recogniser.model import CanvasConfig
 from stream_server.recogniser.projector import Projector, ProjectorConfig
+from stream_server.recogniser.support import GuardConfig
 
 WINDOW_SECONDS = 30
 """Seconds of every row: Whisper's window."""
@@ -66,6 +67,8 @@ class PublishedConfig:
         default_factory=lambda: CanvasConfig(buckets=(32, 64, 96, 128, 192), margin=8)
     )
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    # Off: what its CTC says of noise has not been measured.
+    guard: GuardConfig = field(default_factory=lambda: GuardConfig(0, 0))
     max_seconds: float = float(WINDOW_SECONDS)
 
 

@@ -7,7 +7,7 @@ cache, canvas, noise and step count, so rows of any length and age share a step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from stream_server.recogniser.alignment import CtcFrames, TokenSpan
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import (
+    MASK,
+    SamplerConfig,
     StepInput,
     random_tokens,
     temperatures,
@@ -30,6 +32,7 @@ from stream_server.recogniser.interface import (
     Utterance,
 )
 from stream_server.recogniser.network import Network, TextCodec
+from stream_server.recogniser.support import GuardConfig, confidence, keep, support
 from stream_server.recogniser.tokenizer import END
 
 MIN_SAMPLES = SAMPLE_RATE // 4
@@ -72,6 +75,8 @@ class DiffusionRecogniser:
         self._model = model
         self._tokenizer = tokenizer
         self._device = device
+        self._sampler = config.sampler
+        self._guard = config.guard
         self._merged: tuple[list[PromptCache], PromptCache] | None = None
         self._info = RecogniserInfo(
             name=config.name,
@@ -85,6 +90,26 @@ class DiffusionRecogniser:
     def info(self) -> RecogniserInfo:
         """What this recogniser is and can take."""
         return self._info
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        """How canvases are refined."""
+        return self._sampler
+
+    @property
+    def guard(self) -> GuardConfig:
+        """When text is dropped."""
+        return self._guard
+
+    def retune(self, start: str, guard: GuardConfig) -> None:
+        """Decode otherwise than the checkpoint says, rows that are not started yet.
+
+        Args:
+            start: what canvases start from; see :class:`SamplerConfig`.
+            guard: when text is dropped.
+        """
+        self._sampler = replace(self._sampler, start=start)
+        self._guard = guard
 
     def warm_up(self) -> None:
         """Decode a little noise, alone and in company, so that the first client does not wait."""
@@ -118,7 +143,7 @@ class DiffusionRecogniser:
         row = DiffusionRow(utterance, cache, ctc, torch.empty(0), generator)
         heard = ctc.greedy()
         draft = list(utterance.draft)
-        if not draft and self._model.config.sampler.start == "ctc":
+        if not draft and self._sampler.start == "ctc":
             draft = heard
         plan = self._model.config.canvas
         expected = max(len(heard), len(draft))
@@ -128,9 +153,11 @@ class DiffusionRecogniser:
         return row
 
     def _lay_canvas(self, row: DiffusionRow, draft: list[int], width: int, steps: int) -> None:
-        """Give a row a canvas of noise, begun from a draft if there is one."""
+        """Give a row a canvas of noise, begun from a draft if there is one; or of masks."""
         row.canvas = random_tokens(row.generator, width, self._model.vocabulary)
         draft = [*draft[: width - 1], END] if draft else []
+        if self.sampler.is_absorbing:
+            draft = [MASK] * width
         row.canvas[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=self._device)
         row.conditioning = None
         row.argmax = []
@@ -160,13 +187,14 @@ class DiffusionRecogniser:
             if row.conditioning is not None:
                 conditioning[index, : sizes[index]] = row.conditioning
         done = [row.steps_done - row.begun for row in own]
-        config = self._model.config.sampler
+        config = self._sampler
         state = StepInput(
             canvas=canvas,
             sizes=tuple(sizes),
             conditioning=conditioning,
             conditioned=tuple(row.conditioning is not None for row in own),
             temperature=temperatures(done, [row.limit for row in own], config, self._device),
+            left=tuple(row.limit - each - 1 for row, each in zip(own, done, strict=True)),
             generators=tuple(row.generator for row in own),
         )
         result = self._model.step(state, self._caches(own))
@@ -191,7 +219,7 @@ class DiffusionRecogniser:
         self, row: DiffusionRow, entropy: list[float], probability: list[float]
     ) -> Hypothesis:
         """Describe a row after a step, and settle whether it is finished."""
-        config = self._model.config.sampler
+        config = self._sampler
         best = row.argmax
         length = text_length(best, self._tokenizer.ends)
         tokens = best[:length]
@@ -205,7 +233,9 @@ class DiffusionRecogniser:
             finished = False
         words: tuple[HypothesisWord, ...] = ()
         if finished or row.utterance.trace:
-            words = self._words(row, tokens, probability)
+            # A canvas on its way is shown as it is.
+            guard = self._guard if finished else GuardConfig(0, 0)
+            words = self._words(row, tokens, probability, guard)
         canvas = None
         if row.utterance.trace:
             canvas = "".join(self._tokenizer.piece(token) for token in best)
@@ -229,20 +259,25 @@ class DiffusionRecogniser:
         return True
 
     def _words(
-        self, row: DiffusionRow, tokens: list[int], probability: list[float]
+        self, row: DiffusionRow, tokens: list[int], probability: list[float], guard: GuardConfig
     ) -> tuple[HypothesisWord, ...]:
-        """Group tokens into words with times from CTC and the decoder's confidence."""
+        """Group tokens into words with times, confidences and the audio's support from CTC."""
         spans = row.ctc.align(tokens)
         hop = self._model.samples_per_ctc_frame
-        words = []
-        for text, places in self._tokenizer.words(tokens):
-            confidence = min(probability[place] for place in places)
+        spoken = self._tokenizer.words(tokens)
+        words: list[HypothesisWord] = []
+        kept = keep([places for _, places in spoken], spans, guard)
+        for (text, places), stays in zip(spoken, kept, strict=True):
+            if not stays:
+                continue
+            sure = min(probability[place] for place in places)
             start = end = None
             if spans is not None:
                 said: list[TokenSpan] = [spans[place] for place in places]
                 start = min(said[0].start * hop, len(row.utterance.pcm))
                 end = min(said[-1].end * hop, len(row.utterance.pcm))
-            words.append(HypothesisWord(text, confidence, start, end))
+                sure = confidence(sure, support(said))
+            words.append(HypothesisWord(text if words else text.lstrip(), sure, start, end))
         return tuple(words)
 
     def release(self, rows: Sequence[Row]) -> None:

@@ -49,6 +49,8 @@ class Decoded:
     """Milliseconds from the request to its first step."""
     decode_ms: float
     """Milliseconds from the first step to the last."""
+    canvases: tuple[str, ...] = ()
+    """The canvas after each step, where the utterance is traced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ class _Job:
     due: float
     begun: float = 0.0
     steps: int = 0
+    canvases: tuple[str, ...] = ()
     leave: DropReason | None = None
     """Why a row must be given up at the next boundary."""
 
@@ -230,6 +231,8 @@ class Scheduler:
             job = self._rows.get(number)
             if job is not None:
                 job.steps = hypothesis.step
+                if hypothesis.canvas is not None:
+                    job.canvases += (hypothesis.canvas,)
                 if hypothesis.is_final:
                     del self._rows[number]
                     ended.append((job, _decoded(job, hypothesis, now)))
@@ -365,7 +368,8 @@ class Scheduler:
 
 def _decoded(job: _Job, hypothesis: Hypothesis, now: float) -> Decoded:
     queue_ms = 1000 * (job.begun - job.arrived)
-    return Decoded(job.request, hypothesis, queue_ms, decode_ms=1000 * (now - job.begun))
+    decode_ms = 1000 * (now - job.begun)
+    return Decoded(job.request, hypothesis, queue_ms, decode_ms, job.canvases)
 
 
 def _urgency(job: _Job) -> tuple[float, int]:

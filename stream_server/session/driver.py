@@ -92,6 +92,16 @@ class Peer(Protocol):
         """Close the connection; harmless if it is closed."""
 
 
+class Audience(Protocol):
+    """Whoever hears a session beside its client. Neither method may raise or wait."""
+
+    def publish(self, session_id: str, message: ServerMessage) -> None:
+        """Take a message that the client is sent."""
+
+    def leave(self, session_id: str) -> None:
+        """Take note that the session is over."""
+
+
 class RequestEngine(Protocol):
     """What a session needs of the engine."""
 
@@ -120,6 +130,8 @@ class Services:
     """For its numbers of steps."""
     draining: asyncio.Event | None = None
     """Set when the server wants to stop: running sessions are told, new ones refused."""
+    audience: Audience | None = None
+    """Hears every session."""
     batcher: IntakeBatcher = field(init=False)
     """The sessions' way to the executor."""
 
@@ -232,6 +244,8 @@ class _Driver:
             self._end.cancel()
             self._inbox.close()
             self._services.engine.cancel(self._id)
+            if self._services.audience is not None:
+                self._services.audience.leave(self._id)
             metrics.record_session_ended(outcome)
 
     # --- the parts, each a task -----------------------------------------------------------------
@@ -371,7 +385,7 @@ class _Driver:
                 return
             match effect:
                 case Send(message):
-                    self._outbox.put(message)
+                    self._say(message)
                     self._stopwatch.start(message, self._session.position, self._loop.time())
                 case Submit(request):
                     self._submit(request)
@@ -382,6 +396,11 @@ class _Driver:
                 case Close(code, reason):
                     outcome: SessionOutcome = "completed" if code == 1000 else "failed"
                     self._finish(_Ending(outcome, code, reason))
+
+    def _say(self, message: ServerMessage) -> None:
+        self._outbox.put(message)
+        if self._services.audience is not None:
+            self._services.audience.publish(self._id, message)
 
     def _submit(self, request: Request) -> None:
         try:
@@ -428,7 +447,7 @@ class _Driver:
     async def _close(self, ending: _Ending) -> None:
         if ending.outcome != "disconnected":
             if ending.message is not None:
-                self._outbox.put(ending.message)
+                self._say(ending.message)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LINGER_SECONDS):
                     await self._outbox.sent()
@@ -508,4 +527,4 @@ def _joined(items: Iterable[Item]) -> Iterable[Item]:
         yield b"".join(audio)
 
 
-__all__ = ["Peer", "RequestEngine", "Services", "run_session"]
+__all__ = ["Audience", "Peer", "RequestEngine", "Services", "run_session"]

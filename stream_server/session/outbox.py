@@ -1,7 +1,8 @@
 """What a client has not been sent yet: bounded without losing what matters.
 
-A slow client gets fewer partials and acknowledgements, for newer ones make older ones useless. All
-else is kept; when it piles up the queue says so, and its owner stops reading until it is shorter.
+A slow client gets fewer partials, traces and acknowledgements, for newer ones make older ones
+useless. All else is kept; when it piles up the queue says so, and its owner stops reading until it
+is shorter.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from stream_protocol.messages import Ack, Partial, ServerMessage
+from stream_protocol.messages import Ack, Partial, ServerMessage, Trace
 
 _LIMIT = 64
 """Messages from which on the queue is full."""
@@ -40,9 +41,9 @@ class Outbox:
 
     def put(self, message: ServerMessage) -> None:
         """Add a message in the place of those that it makes useless."""
-        if self._messages and isinstance(message, Ack | Partial):
+        if self._messages and isinstance(message, Ack | Partial | Trace):
             self._supersede(message)
-            if self.is_full and isinstance(message, Partial):
+            if self.is_full and isinstance(message, Partial | Trace):
                 return
         self._messages.append(message)
         self._sent.clear()
@@ -69,17 +70,15 @@ class Outbox:
         """Wait until everything has been sent."""
         await self._sent.wait()
 
-    def _supersede(self, message: Ack | Partial) -> None:
+    def _supersede(self, message: Ack | Partial | Trace) -> None:
         for index, queued in enumerate(self._messages):
-            is_older_ack = isinstance(message, Ack) and isinstance(queued, Ack)
-            is_older_partial = (
-                isinstance(message, Partial)
-                and isinstance(queued, Partial)
-                and queued.segment == message.segment
-            )
-            if is_older_ack or is_older_partial:
+            if type(queued) is type(message) and _segment(queued) == _segment(message):
                 del self._messages[index]
                 return
+
+
+def _segment(message: ServerMessage) -> int | None:
+    return message.segment if isinstance(message, Partial | Trace) else None
 
 
 __all__ = ["Outbox"]

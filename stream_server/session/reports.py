@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from stream_protocol.messages import Error, Final, Partial, Timings, Word
+from stream_protocol.messages import Error, Final, Partial, Timings, Trace, Word
 from stream_server.errors import DeadlineExceeded, error_message
 from stream_server.recogniser.interface import SAMPLE_RATE, HypothesisWord
-from stream_server.scheduler.request import Decoded, Dropped, Failed
+from stream_server.scheduler.request import Decoded, Dropped, Failed, Reply
 from stream_server.transcript.transcript import TranscriptUpdate
 
 
@@ -39,6 +39,14 @@ def final_message(
     )
     language = hypothesis.language or reply.request.utterance.language
     return _final(reply.request.segment, channel, update, language, timings, with_words)
+
+
+def trace_messages(channel: int, reply: Reply) -> list[Trace]:
+    """Return how a decode went, where it was traced: one message or none."""
+    if not isinstance(reply, Decoded) or not reply.canvases:
+        return []
+    request = reply.request
+    return [Trace(request.segment, channel, request.revision, list(reply.canvases))]
 
 
 def failed_final(
@@ -124,4 +132,4 @@ def _final(
     )
 
 
-__all__ = ["failed_final", "final_message", "partial_message", "spread"]
+__all__ = ["failed_final", "final_message", "partial_message", "spread", "trace_messages"]

@@ -43,7 +43,12 @@ from stream_server.recogniser.interface import SAMPLE_RATE, Pcm, RecogniserInfo,
 from stream_server.scheduler.request import Decoded, Reply, Request
 from stream_server.segmenter.segmenter import FRAME, Segment, Segmenter, SegmentEvent, SpeechStarted
 from stream_server.session.effects import Cancel, Close, Effect, Promote, Send, Submit
-from stream_server.session.reports import failed_final, final_message, partial_message
+from stream_server.session.reports import (
+    failed_final,
+    final_message,
+    partial_message,
+    trace_messages,
+)
 from stream_server.session.validation import validate_configure, validate_start
 from stream_server.transcript.transcript import Transcript
 
@@ -282,10 +287,11 @@ class Session:
             for segment in channel.segments:
                 if segment.number != number:
                     continue
+                trace = [Send(each) for each in trace_messages(channel.index, reply)]
                 if reply.request.is_final:
                     segment.reply = reply
-                    return self._send_finals(channel)
-                return self._take_partial(channel, segment, reply)
+                    return [*trace, *self._send_finals(channel)]
+                return [*trace, *self._take_partial(channel, segment, reply)]
         return []
 
     def fail(self, error: Exception) -> list[Effect]:
@@ -432,6 +438,7 @@ class Session:
             language=self._language,
             draft=draft,
             seed=segment.number,
+            trace=self._start.trace,
         )
         return Submit(
             Request(

@@ -20,7 +20,7 @@ from stream_server.training.loop import Trainer, log_line
 from stream_server.training.pack import Packed, read_packs, read_spoken, write_packs, write_spoken
 from stream_server.training.phones import Lexicon, write_lexicon
 from stream_server.training.published_run import RunOptions, is_published, train_published
-from stream_server.training.recipe import SpeechConfig, read_recipe
+from stream_server.training.recipe import SpeechConfig, read_recipe, with_scheme
 from stream_server.training.synthesis import DIGITS, prompts, speak_all
 from stream_server.training.validation import validate
 
@@ -98,6 +98,9 @@ def run(
     start: Annotated[Path | None, typer.Option(help="Checkpoint to begin from.")] = None,
     save_every: Annotated[int, typer.Option(help="Updates between saved states.")] = 1000,
     minutes: Annotated[float, typer.Option(help="Minutes for the whole run; 0: no limit.")] = 0,
+    scheme: Annotated[
+        str | None, typer.Option(help="uniform or absorbing, in the place of the recipe's.")
+    ] = None,
     updates: Annotated[
         int, typer.Option(help="Updates of this call, of a recipe with a backbone; 0: no limit.")
     ] = 0,
@@ -106,7 +109,7 @@ def run(
     ] = False,
 ) -> None:
     """Train, or go on training where the last run in ``--output`` stopped."""
-    recipe = read_recipe(recipe_file)
+    recipe = with_scheme(read_recipe(recipe_file), scheme)
     if is_published(recipe):
         options = RunOptions(workers, save_every, 10, updates, minutes, rehearse)
         train_published(recipe, data, output, torch.device(device), options)

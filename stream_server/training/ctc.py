@@ -1,9 +1,9 @@
-"""CTC loss that a CUDA graph can hold (Graves et al., 2006, "Connectionist Temporal Classification").
+"""CTC loss that a CUDA graph can hold.
 
-PyTorch's own CUDA version reads the lengths on the host, which a graph cannot capture. This one
-keeps everything on the device: one Triton program a row walks the frames forwards and backwards
-and leaves the posterior of each state; the gradient is its sum over the states of a class. On a
-CPU, PyTorch's own loss is used.
+Connectionist Temporal Classification is Graves et al., 2006. PyTorch's own CUDA version reads the
+lengths on the host, which a graph cannot capture. This one keeps everything on the device: one
+Triton program a row walks the frames forwards and backwards and leaves the posterior of each state;
+the gradient is its sum over the states of a class. On a CPU, PyTorch's own loss is used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _states(text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor]:
     return classes, skips
 
 
-class _DeviceCtc(torch.autograd.Function):
+class DeviceCtc(torch.autograd.Function):
     """The loss of each row, on the device."""
 
     @staticmethod
@@ -81,7 +81,7 @@ def ctc_loss(logs: Tensor, counts: Tensor, text: Tensor, text_lengths: Tensor) -
     """
     each: Tensor
     if logs.is_cuda:
-        apply: Callable[..., Tensor] = _DeviceCtc.apply
+        apply: Callable[..., Tensor] = DeviceCtc.apply
         each = apply(logs, counts, text, text_lengths)
     else:
         each = functional.ctc_loss(
@@ -90,4 +90,4 @@ def ctc_loss(logs: Tensor, counts: Tensor, text: Tensor, text_lengths: Tensor) -
     return each.sum() / text_lengths.sum().clamp(min=1)
 
 
-__all__ = ["ctc_loss"]
+__all__ = ["DeviceCtc", "ctc_loss"]

@@ -56,7 +56,7 @@ class GraphedGradients:
 
     def _capture(self, batch: Batch, conditioned: bool) -> _Captured:
         """Record one computation; its gradients are those of the next replay, not of this."""
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):  # libraries choose their kernels and take their workspaces

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stream_server.recogniser.decoder import PromptCache
-from stream_server.recogniser.denoise import Noise, SamplerConfig, advance
+from stream_server.recogniser.denoise import MASK, Noise, SamplerConfig, advance, reveal
 from stream_server.recogniser.encoder import AudioEncoder
 from stream_server.recogniser.model import Encoded, TranscriptionModel
 from stream_server.recogniser.tokenizer import END
@@ -111,21 +111,29 @@ def ctc_draft(logs: Tensor, counts: Tensor, width: int) -> tuple[Tensor, Tensor]
     return draft[:, :width], keep.sum(dim=1).clamp(max=width)
 
 
-def corrupt(targets: Tensor, draft: Tensor, vocabulary: int, config: LossConfig) -> Tensor:
-    """Return noisy canvases: a fraction drawn per row of uniform-random tokens.
+def corrupt(
+    targets: Tensor,
+    draft: Tensor,
+    vocabulary: int,
+    config: LossConfig,
+    is_absorbing: bool = False,
+) -> Tensor:
+    """Return noisy canvases: a fraction drawn per row of uniform-random tokens, or of masks.
 
     Rows chosen for it start from ``draft`` instead of the truth, lightly corrupted, so that a
-    warm start in service is a state the decoder knows.
+    warm start in service is a state the decoder knows; the absorbing scheme has no such start.
     """
     rows = targets.shape[0]
     device = targets.device
     kind = torch.rand(rows, 1, device=device)
     fraction = torch.rand(rows, 1, device=device)
     fraction = torch.where(kind < config.all_noise, torch.ones_like(fraction), fraction)
-    drafted = kind > 1 - config.draft
+    drafted = kind > (1.0 if is_absorbing else 1 - config.draft)
     fraction = torch.where(drafted, fraction * 0.3, fraction)
     clean = torch.where(drafted, draft, targets)
     noise = torch.randint(vocabulary, targets.shape, device=device)
+    if is_absorbing:
+        noise = torch.full_like(noise, MASK)
     return torch.where(torch.rand(targets.shape, device=device) < fraction, noise, clean)
 
 
@@ -155,7 +163,8 @@ def diffusion_loss(
     width = targets.shape[1]
     vocabulary = model.decoder.vocabulary
     sizes = torch.full_like(text_lengths, width)
-    canvas = corrupt(targets, draft, vocabulary, config)
+    is_absorbing = model.config.sampler.is_absorbing
+    canvas = corrupt(targets, draft, vocabulary, config, is_absorbing)
     conditioning = None
     if conditioned:
         with torch.no_grad():
@@ -165,15 +174,21 @@ def diffusion_loss(
                 -torch.log(-torch.log(torch.rand_like(scores).clamp(1e-6, 1 - 1e-6))),
                 torch.randint(vocabulary, canvas.shape, device=canvas.device),
             )
-            result = advance(scores, heat, sizes, noise, SamplerConfig())
+            if is_absorbing:
+                left = torch.randint(8, sizes.shape, device=sizes.device)
+                result = reveal(scores, canvas, heat, sizes, left)
+            else:
+                result = advance(scores, heat, sizes, noise, SamplerConfig())
             conditioning = result.conditioning
             onward = torch.rand(len(sizes), 1, device=canvas.device) < 0.5
             canvas = torch.where(onward, result.canvas, canvas)
     scores = model.decoder.denoise(canvas, sizes, cache, conditioning, None)
     place = torch.arange(width, device=targets.device)[None]
     weight = torch.where(place <= text_lengths[:, None], 1.0, config.filler)
+    if is_absorbing:  # what is no mask is given, not predicted
+        weight = weight * (canvas == MASK)
     each = functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
-    loss = (each.view_as(weight) * weight).sum() / weight.sum()
+    loss = (each.view_as(weight) * weight).sum() / weight.sum().clamp(min=1e-6)
     with torch.no_grad():
         spoken = place <= text_lengths[:, None]
         right = ((scores.argmax(-1) == targets) & spoken).sum() / spoken.sum()

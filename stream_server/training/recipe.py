@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from stream_server.errors import ConfigError
+from stream_server.recogniser.denoise import SCHEMES
 from stream_server.training.augment import AugmentConfig
 from stream_server.training.corpus import BatchConfig
 from stream_server.training.data import HeldOut
@@ -118,4 +119,18 @@ def read_recipe(path: Path) -> Recipe:
     )
 
 
-__all__ = ["OptimiserConfig", "Recipe", "SpeechConfig", "build", "read_recipe"]
+def with_scheme(recipe: Recipe, scheme: str | None) -> Recipe:
+    """Return the recipe with another scheme of diffusion; as it is for none.
+
+    Raises:
+        ConfigError: there is no such scheme.
+    """
+    if scheme is None:
+        return recipe
+    if scheme not in SCHEMES:
+        raise ConfigError("scheme", scheme, f"one of {', '.join(SCHEMES)}")
+    sampler = {**recipe.model.get("sampler", {}), "scheme": scheme}
+    return replace(recipe, model={**recipe.model, "sampler": sampler})
+
+
+__all__ = ["OptimiserConfig", "Recipe", "SpeechConfig", "build", "read_recipe", "with_scheme"]

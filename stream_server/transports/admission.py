@@ -57,6 +57,11 @@ class Admission:
         """Name of the loaded model; none while it loads."""
         return self._services.info.name if self._services else None
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """ISO 639-1 codes that the loaded model knows; none while it loads."""
+        return self._services.info.languages if self._services else ()
+
     def open(self, services: Services, is_up: Callable[[], bool]) -> None:
         """Let clients in from now on, unless the server is about to stop already.
 

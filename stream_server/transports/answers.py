@@ -18,7 +18,14 @@ from stream_server.errors import error_message, wire_error
 RETRY_AFTER = "2"
 """Seconds after which a refused client may ask again."""
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 426: "upgrade_required"}
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    412: "precondition_failed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    426: "upgrade_required",
+}
 
 
 class _Detail(msgspec.Struct, frozen=True):
@@ -52,6 +59,11 @@ def error_response(error: BaseException) -> Response:
     return json_response(_Body(detail), wire.http_status, headers)
 
 
+def refusal(status: int, code: str, message: str, param: str | None = None) -> Response:
+    """Return the answer to a request that an API knows and this server does not serve."""
+    return json_response(_Body(_Detail(message, _type(status), code, param)), status)
+
+
 def refuse_http(request: Request, error: Exception) -> Response:
     """Answer what the router refuses (no such path, wrong method): an exception handler."""
     if not isinstance(error, HTTPException):
@@ -66,4 +78,4 @@ def _type(status: int) -> str:
     return "invalid_request_error" if status < 500 else "server_error"
 
 
-__all__ = ["RETRY_AFTER", "error_response", "json_response", "refuse_http"]
+__all__ = ["RETRY_AFTER", "error_response", "json_response", "refusal", "refuse_http"]

@@ -8,13 +8,16 @@ wants a key where keys are set.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -22,6 +25,17 @@ from stream_protocol.messages import SUBPROTOCOL
 from stream_server.config import LimitsConfig
 from stream_server.errors import Unauthorized
 from stream_server.metrics import CONTENT_TYPE, Metrics
+from stream_server.transports import (
+    assemblyai,
+    offer,
+    openai_realtime,
+    openai_rest,
+    page,
+    speechmatics,
+    viewers,
+    vosk,
+    whip,
+)
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import (
     RETRY_AFTER,
@@ -30,11 +44,20 @@ from stream_server.transports.answers import (
     refuse_http,
 )
 from stream_server.transports.auth import Keys
+from stream_server.transports.calls import Calls
+from stream_server.transports.deepgram import api as deepgram
+from stream_server.transports.door import Door
+from stream_server.transports.hub import Hub
 from stream_server.transports.upload import UploadEndpoint
 from stream_server.transports.websocket import StreamEndpoint
 
 STREAM_PATH = "/v1/stream"
 UPLOAD_PATH = "/v1/audio/transcriptions"
+
+_CROSS_ORIGIN_HEADERS = (
+    "Authorization", "Content-Type", "If-Match", "Last-Event-ID", "X-API-Key",
+)  # fmt: skip
+_EXPOSED_HEADERS = ("Location", "Link", "ETag", "Accept-Post", "Accept-Patch", "Retry-After")
 
 _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -55,6 +78,7 @@ class _Index(msgspec.Struct, frozen=True):
     version: str
     model: str | None
     status: str
+    languages: tuple[str, ...]
     endpoints: dict[str, str]
 
 
@@ -73,14 +97,32 @@ class _Pages:
         """Say what is here."""
         endpoints = {
             STREAM_PATH: f"WebSocket, subprotocol {SUBPROTOCOL}: live audio in, transcripts out",
-            UPLOAD_PATH: "POST a file: json, text, srt, vtt or verbose_json",
+            UPLOAD_PATH: "POST a file: json, text, srt, vtt or verbose_json, or text as it comes",
+            whip.WHIP_PATH: "WHIP: POST an SDP offer",
+            offer.OFFER_PATH: "WebRTC: POST an offer as JSON",
+            viewers.EVENTS_PATH: "a session's transcripts as server-sent events",
+            viewers.WATCH_PATH: "the same over a WebSocket",
+            f"{viewers.CAPTIONS_PATH}.vtt": "captions so far; also .srt",
+            openai_realtime.PATH: "WebSocket: OpenAI's realtime transcription sessions",
+            deepgram.LIVE_PATH: "Deepgram: live over WebSocket, or POST a file",
+            deepgram.FLUX_PATH: "WebSocket: Deepgram's turns",
+            assemblyai.PATH: "WebSocket: AssemblyAI's streaming API",
+            speechmatics.PATH: "WebSocket: Speechmatics' realtime API",
+            vosk.PATHS[1]: "WebSocket: Vosk's protocol, also at /",
             "/healthz": "the process lives",
             "/readyz": "a session would be taken now",
             "/metrics": "Prometheus",
         }
         admission = self._admission
         return json_response(
-            _Index("diffscribe", self._version, admission.model, admission.status, endpoints)
+            _Index(
+                "diffscribe",
+                self._version,
+                admission.model,
+                admission.status,
+                admission.languages,
+                endpoints,
+            )
         )
 
     async def health(self, request: Request) -> Response:
@@ -123,7 +165,7 @@ class _Application(Starlette):
     """Starlette, but a WebSocket to a path that is not there is told so before the upgrade."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and scope["path"] != STREAM_PATH:
+        if scope["type"] == "websocket" and not self._serves(scope):
             detail = f"no WebSocket is served here; connect to {STREAM_PATH}"
             websocket = WebSocket(scope, receive, send)
             request = Request({**scope, "type": "http", "method": "GET"})
@@ -131,9 +173,28 @@ class _Application(Starlette):
             return
         await super().__call__(scope, receive, send)
 
+    def _serves(self, scope: Scope) -> bool:
+        sockets = (route for route in self.routes if isinstance(route, WebSocketRoute))
+        return any(route.matches(scope)[0] is Match.FULL for route in sockets)
+
+
+@dataclass(frozen=True, slots=True)
+class WebParts:
+    """What the routes beside the native stream and the upload are made of."""
+
+    hub: Hub
+    calls: Calls
+    allow_origin: tuple[str, ...] = ()
+    """Origins of pages elsewhere that may use the server; ``*`` is any."""
+
 
 def make_app(
-    admission: Admission, keys: Keys, metrics: Metrics, limits: LimitsConfig, version: str
+    admission: Admission,
+    keys: Keys,
+    metrics: Metrics,
+    limits: LimitsConfig,
+    version: str,
+    parts: WebParts | None = None,
 ) -> Starlette:
     """Return the application: every route of the port.
 
@@ -143,20 +204,53 @@ def make_app(
         metrics: what ``/metrics`` shows.
         limits: of messages and files.
         version: what the index says.
+        parts: for viewers and WebRTC; none serves neither.
     """
     pages = _Pages(admission, metrics, limits.max_sessions, version)
     upload = UploadEndpoint(admission, keys, metrics)
-    stream = StreamEndpoint(admission, keys, metrics, limits.max_message_bytes)
-    routes = [
-        Route("/", _guarded(keys, pages.index)),
+    door = Door(admission, keys, metrics, limits.max_message_bytes)
+    stream = StreamEndpoint(door)
+    routes: list[BaseRoute] = [
+        *page.routes(_guarded(keys, pages.index)),
         Route("/healthz", pages.health),
         Route("/readyz", pages.ready),
         Route("/metrics", _guarded(keys, pages.metrics)),
         Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
         Route(STREAM_PATH, _upgrade_required),
         WebSocketRoute(STREAM_PATH, stream.__call__),
+        *openai_rest.routes(admission, keys),
+        *openai_realtime.routes(door),
+        *deepgram.routes(door),
+        *assemblyai.routes(door),
+        *speechmatics.routes(door),
+        *vosk.routes(door),
     ]
-    return _Application(routes=routes, exception_handlers={HTTPException: refuse_http})
+    if parts is not None:
+        routes += [
+            *viewers.routes(parts.hub, keys),
+            *whip.routes(parts.calls, keys, metrics),
+            *offer.routes(parts.calls, keys, metrics),
+        ]
+    return _Application(
+        routes=routes,
+        middleware=_cross_origin(parts.allow_origin if parts is not None else ()),
+        exception_handlers={HTTPException: refuse_http},
+    )
 
 
-__all__ = ["STREAM_PATH", "UPLOAD_PATH", "make_app"]
+def _cross_origin(origins: tuple[str, ...]) -> list[Middleware]:
+    """Return what lets pages elsewhere in (Fetch, 3.2); without it browsers keep them out."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE", "OPTIONS"],
+            allow_headers=_CROSS_ORIGIN_HEADERS,
+            expose_headers=_EXPOSED_HEADERS,
+        )
+    ]
+
+
+__all__ = ["STREAM_PATH", "UPLOAD_PATH", "WebParts", "make_app"]

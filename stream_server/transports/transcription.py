@@ -12,10 +12,10 @@ from typing import Literal
 
 import msgspec
 
-from stream_protocol.messages import CLOCK_RATE
 from stream_protocol.subtitles import Cue, make_cues
 from stream_protocol.subtitles import render as render_subtitles
 from stream_server.transports.file_job import FileSegment
+from stream_server.transports.words import seconds
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 
@@ -64,12 +64,16 @@ class _Verbose(msgspec.Struct, frozen=True, omit_defaults=True):
     language: str
     duration: float
     text: str
-    segments: list[_Segment]
+    segments: list[_Segment] | None = None
     words: list[_Word] | None = None
 
 
 def render(
-    transcription: Transcription, response_format: ResponseFormat, has_words: bool = False
+    transcription: Transcription,
+    response_format: ResponseFormat,
+    *,
+    has_words: bool = False,
+    has_segments: bool = True,
 ) -> tuple[bytes, str]:
     """Return the body and its MIME type.
 
@@ -77,6 +81,7 @@ def render(
         transcription: what to write.
         response_format: how.
         has_words: whether ``verbose_json`` lists words with their times.
+        has_segments: whether it lists segments with theirs.
     """
     match response_format:
         case "text":
@@ -86,7 +91,8 @@ def render(
             kind = "text/vtt" if response_format == "vtt" else "application/x-subrip"
             return render_subtitles(cues, response_format).encode(), f"{kind}; charset=utf-8"
         case "verbose_json":
-            return msgspec.json.encode(_verbose(transcription, has_words)), "application/json"
+            verbose = _verbose(transcription, has_words, has_segments)
+            return msgspec.json.encode(verbose), "application/json"
         case "json":
             return msgspec.json.encode(_Text(transcription.text)), "application/json"
 
@@ -96,10 +102,10 @@ def segment_cues(segment: FileSegment) -> list[Cue]:
     return make_cues(segment.text, segment.start, segment.end, segment.words)
 
 
-def _verbose(transcription: Transcription, has_words: bool) -> _Verbose:
+def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) -> _Verbose:
     segments = transcription.segments
     words = [
-        _Word(word.text.strip(), _seconds(word.start), _seconds(word.end))
+        _Word(word.text.strip(), seconds(word.start), seconds(word.end))
         for segment in segments
         for word in segment.words
         if word.start is not None and word.end is not None
@@ -108,24 +114,22 @@ def _verbose(transcription: Transcription, has_words: bool) -> _Verbose:
     return _Verbose(
         task="transcribe",
         language=transcription.language or next(found, ""),
-        duration=_seconds(transcription.length),
+        duration=seconds(transcription.length),
         text=transcription.text,
         segments=[
             _Segment(
                 index,
-                _seconds(each.start),
-                _seconds(each.end),
+                seconds(each.start),
+                seconds(each.end),
                 each.text,
                 round(math.log(max(each.confidence, 1e-6)), 4),
             )
             for index, each in enumerate(segments)
-        ],
+        ]
+        if has_segments
+        else None,
         words=words if has_words else None,
     )
-
-
-def _seconds(samples: int) -> float:
-    return round(samples / CLOCK_RATE, 3)
 
 
 __all__ = ["ResponseFormat", "Transcription", "render", "segment_cues"]

@@ -2,7 +2,8 @@
 
 Multipart with a ``file`` part and OpenAI's field names, or the file itself as the body with the
 fields in the query. Fields that mean nothing here (``model``, ``prompt``, ``temperature``, ...) are
-accepted and ignored, since clients always send some. A client that leaves takes its work with it.
+accepted and ignored, since clients always send some. With ``stream`` the text comes as events. A
+client that leaves takes its work with it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from stream_server.session.driver import Services
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import error_response
 from stream_server.transports.auth import Keys
+from stream_server.transports.event_stream import EventStream, run_unless_gone
 from stream_server.transports.file_job import FileJob, FileTranscriber
 from stream_server.transports.transcription import ResponseFormat, Transcription, render
 
@@ -62,6 +64,9 @@ class _Fields:
     language: str | None
     steps: int | None
     has_words: bool
+    """Of ``verbose_json``, as the next."""
+    has_segments: bool
+    is_streaming: bool
 
 
 class UploadEndpoint:
@@ -83,9 +88,15 @@ class UploadEndpoint:
         job_id = uuid.uuid4().hex
         with structlog.contextvars.bound_contextvars(session=job_id):
             try:
-                self._keys.check(request)
-                with self._admission.admit() as services:
-                    return await self._answer(request, services, job_id)
+                async with contextlib.AsyncExitStack() as place:
+                    self._keys.check(request)
+                    services = place.enter_context(self._admission.admit())
+                    fields, source = await place.enter_async_context(_read(request, services))
+                    job = FileJob(job_id, source, fields.language, fields.steps)
+                    transcriber = FileTranscriber(job, services)
+                    if fields.is_streaming:
+                        return EventStream(transcriber.segments(), place.pop_all(), self._metrics)
+                    return await _answer(request, transcriber, fields)
             except ClientDisconnect:
                 return Response(status_code=_GONE)
             except (DiffscribeError, RemoteProtocolError) as error:
@@ -98,32 +109,24 @@ class UploadEndpoint:
                 _log.exception("an upload failed")
                 return error_response(error)
 
-    async def _answer(self, request: Request, services: Services, job_id: str) -> Response:
-        async with _read(request, services) as (fields, source):
-            job = FileJob(job_id, source, fields.language, fields.steps)
-            work = asyncio.create_task(_transcribe(FileTranscriber(job, services), job.language))
-            gone = asyncio.create_task(_wait_until_gone(request))
-            try:
-                await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
-                    raise ClientDisconnect
-                body, media_type = render(work.result(), fields.response_format, fields.has_words)
-                return Response(body, media_type=media_type)
-            finally:
-                for task in (work, gone):
-                    task.cancel()
-                await asyncio.gather(work, gone, return_exceptions=True)
+
+async def _answer(request: Request, transcriber: FileTranscriber, fields: _Fields) -> Response:
+    work = transcribe(transcriber, fields.language)
+    transcription = await run_unless_gone(request.receive, work)
+    body, media_type = render(
+        transcription,
+        fields.response_format,
+        has_words=fields.has_words,
+        has_segments=fields.has_segments,
+    )
+    return Response(body, media_type=media_type)
 
 
-async def _transcribe(transcriber: FileTranscriber, language: str | None) -> Transcription:
+async def transcribe(transcriber: FileTranscriber, language: str | None) -> Transcription:
+    """Return the whole of a file; ``language`` is what was asked for."""
     async with contextlib.aclosing(transcriber.segments()) as pieces:
         segments = tuple([piece async for piece in pieces])
     return Transcription(segments, transcriber.position, language)
-
-
-async def _wait_until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 @contextlib.asynccontextmanager
@@ -131,18 +134,12 @@ async def _read(request: Request, services: Services) -> AsyncIterator[tuple[_Fi
     """Give the fields and the file, which is closed when the block is left."""
     max_bytes = services.limits.max_upload_bytes
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_form = kind == "multipart/form-data"
-    allowed = max_bytes + (_FORM_ALLOWANCE if is_form else 0)
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced[:20]) > allowed:
-        raise _too_large(max_bytes)
-    limited = Request(request.scope, _limit(request.receive, allowed, services.limits))
-    if not is_form:
+    if kind != "multipart/form-data":
         fields = _read_fields(dict(request.query_params))
-        with tempfile.SpooledTemporaryFile(_SPOOLED) as spool:
-            await _spool(limited, cast(BinaryIO, spool), services)
-            yield fields, cast(BinaryIO, spool)
+        async with spool_body(request, services) as body:
+            yield fields, body
         return
+    limited = _limited(request, max_bytes + _FORM_ALLOWANCE, services.limits)
     form = await _parse_form(limited)
     try:
         file = form.get("file")
@@ -155,6 +152,32 @@ async def _read(request: Request, services: Services) -> AsyncIterator[tuple[_Fi
         yield _read_fields(_texts(form)), file.file
     finally:
         await form.close()
+
+
+@contextlib.asynccontextmanager
+async def spool_body(
+    request: Request, services: Services, head: bytes = b""
+) -> AsyncIterator[BinaryIO]:
+    """Give the body as a file, which is closed when the block is left.
+
+    Args:
+        request: its body has not been read.
+        services: for its limits.
+        head: bytes that go before the body in the file.
+
+    Raises:
+        TooLarge: it is over the limit.
+        InvalidField: it is empty.
+        DeadlineExceeded: it does not come.
+    """
+    limited = _limited(request, services.limits.max_upload_bytes, services.limits)
+    with tempfile.SpooledTemporaryFile(_SPOOLED) as spool:
+        spool.write(head)
+        await _spool(limited, cast(BinaryIO, spool), services)
+        if spool.tell() == len(head):
+            raise InvalidField("the body is empty: send the audio file", field="file")
+        spool.seek(0)
+        yield cast(BinaryIO, spool)
 
 
 async def _parse_form(request: Request) -> FormData:
@@ -172,9 +195,14 @@ async def _spool(request: Request, spool: BinaryIO, services: Services) -> None:
     async for chunk in request.stream():
         # Off the loop: beyond a megabyte this writes to a disk.
         await loop.run_in_executor(services.executor, spool.write, chunk)
-    if not spool.tell():
-        raise InvalidField("the body is empty: send the audio file", field="file")
-    spool.seek(0)
+
+
+def _limited(request: Request, allowed: int, limits: LimitsConfig) -> Request:
+    """Return the request with at most ``allowed`` bytes of body."""
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > allowed:
+        raise _too_large(limits.max_upload_bytes)
+    return Request(request.scope, _limit(request.receive, allowed, limits))
 
 
 def _limit(receive: Receive, allowed: int, limits: LimitsConfig) -> Receive:
@@ -205,6 +233,9 @@ def _texts(form: FormData) -> dict[str, str]:
     texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     kinds = form.getlist("timestamp_granularities[]") + form.getlist("timestamp_granularities")
     texts["timestamp_granularities"] = ",".join(str(kind) for kind in kinds)
+    languages = form.getlist("languages[]") + form.getlist("languages")
+    if len(languages) == 1 and "language" not in texts:
+        texts["language"] = str(languages[0])
     return texts
 
 
@@ -223,12 +254,19 @@ def _read_fields(values: Mapping[str, str]) -> _Fields:
     steps = values.get("steps") or None
     if steps is not None and not (re.fullmatch("[0-9]{1,2}", steps) and 1 <= int(steps) <= 64):
         raise InvalidField(f"{steps[:20]!r} is not a number from 1 to 64", field="steps")
+    kinds = set(filter(None, values.get("timestamp_granularities", "").split(",")))
+    if odd := kinds - {"word", "segment"}:
+        raise InvalidField(
+            f"{min(odd)[:40]!r} is not one of word, segment", field="timestamp_granularities"
+        )
     return _Fields(
         cast("Literal['json', 'text', 'srt', 'vtt', 'verbose_json']", chosen),
         values.get("language") or None,
         int(steps) if steps else None,
-        "word" in values.get("timestamp_granularities", "").split(","),
+        has_words="word" in kinds,
+        has_segments="segment" in kinds or not kinds,
+        is_streaming=values.get("stream", "").lower() in ("true", "1"),
     )
 
 
-__all__ = ["UploadEndpoint"]
+__all__ = ["UploadEndpoint", "spool_body", "transcribe"]

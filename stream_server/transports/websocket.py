@@ -1,7 +1,6 @@
 """Sessions over WebSocket: frames to messages and back, and who is let in.
 
-Reading is paced by the driver: uvicorn stops reading the socket until ``receive`` is called, so a
-session that does not keep up slows its client down through TCP. Knows nothing of audio or text.
+Knows nothing of audio or text.
 """
 
 from __future__ import annotations
@@ -11,27 +10,17 @@ import contextlib
 import uuid
 
 import structlog
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket
 
 from stream_protocol import codec
 from stream_protocol.connection import AUDIO, Connection, State
 from stream_protocol.errors import LocalProtocolError, RemoteProtocolError
 from stream_protocol.messages import SUBPROTOCOL, ClientMessage, ServerMessage
-from stream_server.errors import DiffscribeError, TooLarge, error_message, wire_error
-from stream_server.metrics import Metrics
+from stream_server.errors import DiffscribeError, error_message, wire_error
 from stream_server.session.driver import run_session
-from stream_server.transports.admission import Admission
 from stream_server.transports.answers import error_response
-from stream_server.transports.auth import Keys
-
-_log = structlog.stdlib.get_logger(__name__)
-
-_MAX_REASON = 123
-"""Bytes (RFC 6455, 5.5: a control frame has 125, two of them the code)."""
-_GRACE = 1.0
-"""Seconds that a client gets to take the last message when the server stops."""
-_GONE = (WebSocketDisconnect, RuntimeError, OSError)
-"""Starlette and uvicorn say in these ways that the client left while we were writing."""
+from stream_server.transports.door import Door
+from stream_server.transports.socket import GRACE_SECONDS, Socket
 
 
 class WebSocketPeer:
@@ -43,10 +32,8 @@ class WebSocketPeer:
     """
 
     def __init__(self, websocket: WebSocket, max_message_bytes: int) -> None:
-        self._websocket = websocket
-        self._max_bytes = max_message_bytes
+        self._socket = Socket(websocket, max_message_bytes)
         self._connection = Connection("server")
-        self._is_gone = False
         self._opened = asyncio.Event()
         """Set once ``start`` has its answer."""
 
@@ -59,26 +46,18 @@ class WebSocketPeer:
 
         Raises:
             RemoteProtocolError: it is not a message, or may not be sent now.
-            TooLarge: an audio frame is over the limit.
+            TooLarge: a frame is over the limit.
         """
-        while not self._is_gone and self._connection.state is not State.CLOSED:
+        while self._connection.state is not State.CLOSED:
             if self._connection.state is State.OPENING:
                 await self._opened.wait()
-            event = await self._websocket.receive()
-            if event["type"] == "websocket.disconnect":
+            data = await self._socket.receive()
+            if data is None:
                 break
-            text = event.get("text")
-            if text is not None:
-                limit = min(self._max_bytes, codec.MAX_CLIENT_TEXT_BYTES)
-                message = codec.decode_client(text, limit)
+            if isinstance(data, str):
+                message = codec.decode_client(data)
                 self._connection.receive(message)
                 return message
-            data: bytes = event["bytes"]
-            if len(data) > self._max_bytes:
-                raise TooLarge(
-                    f"a message has {len(data)} bytes; {self._max_bytes} are allowed: send audio "
-                    "in smaller pieces"
-                )
             self._connection.receive(AUDIO)
             if data:
                 return data
@@ -92,38 +71,33 @@ class WebSocketPeer:
             ConnectionError: the client is gone.
             LocalProtocolError: the server may not send this now: a defect in the caller.
         """
-        if self._is_gone:
+        if self._socket.is_gone:
             raise ConnectionResetError("the client is gone")
         self._connection.send(message)
         if self._connection.state is not State.OPENING:
             self._opened.set()
         try:
-            await self._websocket.send_text(codec.encode(message))
-        except _GONE as error:
+            await self._socket.send(codec.encode(message))
+        except ConnectionError:
             self._leave()
-            raise ConnectionResetError("the client is gone") from error
+            raise
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; nothing happens if that has been done."""
-        if self._is_gone or self._websocket.application_state is not WebSocketState.CONNECTED:
-            return
-        text = reason.encode()[:_MAX_REASON].decode(errors="ignore")
-        with contextlib.suppress(*_GONE):
-            await self._websocket.close(code, text)
+        await self._socket.close(code, reason)
         self._leave()
 
     async def dismiss(self, error: DiffscribeError) -> None:
         """Send ``error`` and close. Never raises."""
         wire = wire_error(error)
         with contextlib.suppress(LocalProtocolError, ConnectionError, TimeoutError):
-            async with asyncio.timeout(_GRACE):
+            async with asyncio.timeout(GRACE_SECONDS):
                 await self.send(error_message(error))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE):
+            async with asyncio.timeout(GRACE_SECONDS):
                 await self.close(wire.close_code, wire.code)
 
     def _leave(self) -> None:
-        self._is_gone = True
         self._connection.close()
         self._opened.set()
 
@@ -132,42 +106,28 @@ class StreamEndpoint:
     """``/v1/stream``: lets a client in, or says before the upgrade why not.
 
     Args:
-        admission: the door.
-        keys: who may come in.
-        metrics: where refusals are counted.
-        max_message_bytes: of one WebSocket message.
+        door: who is let in.
     """
 
-    def __init__(
-        self, admission: Admission, keys: Keys, metrics: Metrics, max_message_bytes: int
-    ) -> None:
-        self._admission = admission
-        self._keys = keys
-        self._metrics = metrics
-        self._max_bytes = max_message_bytes
+    def __init__(self, door: Door) -> None:
+        self._door = door
 
     async def __call__(self, websocket: WebSocket) -> None:
         """Serve one connection to its end."""
-        peer = WebSocketPeer(websocket, self._max_bytes)
+        door = self._door
+        peer = WebSocketPeer(websocket, door.max_message_bytes)
         with contextlib.ExitStack() as stack:
             try:
-                self._keys.check(websocket)
+                door.keys.check(websocket)
                 subprotocol = _choose_subprotocol(websocket)
-                services = stack.enter_context(self._admission.admit(peer))
+                services = stack.enter_context(door.admission.admit(peer))
             except (DiffscribeError, RemoteProtocolError) as error:
-                await self._refuse(websocket, error)
+                await door.refuse(websocket, error, error_response(error))
                 return
             session_id = uuid.uuid4().hex
             with structlog.contextvars.bound_contextvars(session=session_id):
                 await websocket.accept(subprotocol)
                 await run_session(peer, services, session_id)
-
-    async def _refuse(self, websocket: WebSocket, error: Exception) -> None:
-        code = wire_error(error).code
-        self._metrics.record_session_refused()
-        self._metrics.record_error(code)
-        _log.info("session refused", code=code)
-        await websocket.send_denial_response(error_response(error))
 
 
 def _choose_subprotocol(websocket: WebSocket) -> str | None:

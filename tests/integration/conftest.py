@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import functools
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -19,6 +21,9 @@ from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserC
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.recogniser.interface import Recogniser
 from stream_server.server import Server, build
+
+# More than ten thousand hostile cases over all APIs: `pytest --hypothesis-profile thorough`.
+settings.register_profile("thorough", max_examples=1000)
 
 LIMITS = LimitsConfig(
     max_sessions=16, max_message_bytes=262_144, max_upload_bytes=2_000_000, drain_seconds=5.0
@@ -32,9 +37,10 @@ def _running(
     load: Callable[[RecogniserConfig], Recogniser] = lambda _: FakeRecogniser(step_seconds=0.004),
     *,
     wait: bool = True,
+    wyoming_port: int = 0,
 ) -> Iterator[Server]:
     config = Config(
-        listen=ListenConfig(port=0, api_key=keys),
+        listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port),
         limits=limits,
         recogniser=RecogniserConfig(model="fake"),
     )
@@ -76,6 +82,17 @@ def server() -> Iterator[Server]:
     """One server for a module."""
     with _running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds a TCP port that nobody listens on."""
+
+    def find() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            return int(listener.getsockname()[1])
+
+    return find
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from stream_server.config import (
     RecogniserConfig,
     SchedulerConfig,
     SegmenterConfig,
+    WebConfig,
     from_environment,
     load,
     options,
@@ -150,8 +151,9 @@ def test_precedence(tmp_path: Path) -> None:
 
 def test_every_option_by_every_way(tmp_path: Path) -> None:
     wanted = Config(
-        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning"),
-        LimitsConfig(1, 2_000, 3_000, 4_000, 5_000, 6_000, 7.5),
+        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning", 10300),
+        WebConfig("c.pem", "k.pem", True, ("https://a.example",), ("stun:b.example",)),
+        LimitsConfig(1, 2_000, 3_000, 4_000, 5_000, 6_000, 7.5, 8_000, 9_000),
         SegmenterConfig(3),
         SchedulerConfig(4, 5, 6, 7),
         RecogniserConfig("fake", "a/backbone", "an/encoder", "cpu", 9, 2, 1),
@@ -370,3 +372,28 @@ def test_markdown_has_a_row_for_each_option() -> None:
         "| `--max-sessions` | `DIFFSCRIBE_MAX_SESSIONS` | `[limits] max_sessions` | `256` "
         "| 1 to 100000 | Live sessions at once. |"
     ) in lines
+
+
+@pytest.mark.parametrize(("given", "missing"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
+def test_a_certificate_comes_with_its_key(given: str, missing: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({given: "a.pem"}, {})
+    assert caught.value.key == f"web.{missing}"
+    assert not load({}, {}).web.has_tls
+    assert load({"tls_self_signed": True}, {}).web.has_tls
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ice_server", "http://a.example"),
+        ("ice_server", "turn:user@a.example"),
+        ("allow_origin", "a.example"),
+        ("allow_origin", "https://a.example/"),
+        ("tls_self_signed", "maybe"),
+    ],
+)
+def test_what_browsers_could_not_use_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({name: value}, {})
+    assert name in caught.value.key.replace("-", "_")

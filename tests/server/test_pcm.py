@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stream_server.errors import BadAudio
-from stream_server.pcm import PcmReader, sniff
+from stream_server.pcm import PcmReader, parse_wav, sniff
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,12 @@ def test_a_stream_cut_in_its_wav_header_is_told() -> None:
     reader.feed(b"RIFF\0\0\0\0WAVEfmt \x10\0")
     with pytest.raises(BadAudio, match="WAV"):
         reader.finish()
+
+
+def test_a_wav_header_is_read_once_it_is_whole() -> None:
+    head = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\6\0\2\0\x40\x1f\0\0\0\0\0\0\2\0\x08\0data\4\0\0\0"
+    assert [parse_wav(head[:cut]) for cut in (12, 30, len(head) - 1)] == [None] * 3
+    header = parse_wav(head + b"abcd")
+    assert header is not None
+    assert (header.encoding, header.sample_rate, header.channels) == ("alaw", 8000, 2)
+    assert (header.offset, header.size) == (len(head), 4)

@@ -13,7 +13,7 @@ import threading
 import httpx
 import pytest
 
-from stream_server.config import Config, ListenConfig, RecogniserConfig
+from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig
 from stream_server.errors import ConfigError, ModelError
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.server import Ready, _listen, build, load_recogniser
@@ -68,6 +68,53 @@ async def test_a_port_that_is_taken_is_told() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"listen\.port={port} is not valid"):
             await build(Config(listen=ListenConfig(port=port))).serve()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+async def test_wyoming_is_served_on_a_port_of_its_own() -> None:
+    port = free_port()
+    listen = ListenConfig(port=0, wyoming_port=port)
+    server = build(Config(listen=listen, recogniser=CONFIG.recogniser))
+    _, task = await started(server)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b'{"type":"describe"}\n')
+    assert b'"info"' in await asyncio.wait_for(reader.readline(), 5)
+    with pytest.raises(ConfigError, match=rf"listen\.wyoming_port={port} is not valid"):
+        await build(Config(listen=listen, recogniser=CONFIG.recogniser)).serve()
+    server.stop()
+    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(reader.read(), 5)  # ended with the server
+    writer.close()
+    with pytest.raises(OSError, match="refused|failed"):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_a_drain_lets_an_utterance_finish() -> None:
+    port = free_port()
+    server = build(
+        Config(
+            listen=ListenConfig(port=0, wyoming_port=port),
+            limits=LimitsConfig(drain_seconds=5.0),
+            recogniser=CONFIG.recogniser,
+        )
+    )
+    _, task = await started(server)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    audio = b'"data":{"rate":16000,"width":2,"channels":1}'
+    writer.write(b'{"type":"audio-start",' + audio + b'}\n{"type":"ping"}\n')
+    assert b'"pong"' in await asyncio.wait_for(reader.readline(), 5)
+    server.stop()
+    await asyncio.sleep(0.1)
+    writer.write(b'{"type":"audio-stop"}\n')
+    rest = await asyncio.wait_for(reader.read(), 5)
+    assert b'"transcript"' in rest
+    assert b'"error"' not in rest
+    await asyncio.wait_for(task, 5)
+    writer.close()
 
 
 async def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:

@@ -1,14 +1,18 @@
 """``stream-server evaluate`` on a toy manifest, with a recogniser that needs no weights."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from stream_server.errors import ConfigError
 from stream_server.evaluation import cli
+from stream_server.evaluation.subject import Subject
 from stream_server.recogniser.fake import FakeRecogniser
 
 runner = CliRunner()
@@ -16,42 +20,83 @@ runner = CliRunner()
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "load_recogniser", lambda config: FakeRecogniser())
+    def load(*_: Any) -> Subject:
+        return Subject(FakeRecogniser())
+
+    monkeypatch.setattr(cli, "load_subject", load)
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    hum = np.sin(np.arange(16_000) * 0.1).astype(np.float32) * 0.3
-    soundfile.write(tmp_path / "a.wav", hum, 16_000)
-    entry = {"audio": "a.wav", "text": "one", "language": "en", "speaker": "x", "duration": 1.0}
-    path = tmp_path / "manifest.jsonl"
-    path.write_text(json.dumps(entry) + "\n", encoding="utf-8")
-    return path
+def manifest(write_manifest: Callable[..., Path]) -> Path:
+    return write_manifest([("a.wav", "one", "x", 1.0), ("n.wav", None, None, 1.0, None)])
 
 
-def test_json_has_a_result_for_each_step_count(manifest: Path) -> None:
-    result = runner.invoke(cli.app, ["--manifest", str(manifest), "--steps", "2,4", "--json"])
+def invoke(*arguments: object) -> Result:
+    return runner.invoke(cli.app, [str(each) for each in arguments])
+
+
+def test_json_alone_is_on_standard_output(manifest: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "sweep.png"
+    result = invoke(
+        "--manifest", manifest, "--steps", "2,4", "--json", "--texts", "--plot", picture
+    )
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
+    assert set(document) == {"model", "results"}
     assert [entry["steps"] for entry in document["results"]] == [2, 4]
     assert set(document["results"][0]) >= {"wer", "cer", "rtf", "utterances"}
+    assert "a.wav: one |" in result.stderr
+    assert picture.stat().st_size > 1000
 
 
 def test_table_is_for_people(manifest: Path) -> None:
-    result = runner.invoke(cli.app, ["--manifest", str(manifest), "--texts"])
+    result = invoke("--manifest", manifest)
     assert result.exit_code == 0, result.output
     assert "WER" in result.stdout
-    assert "a.wav: one |" in result.stderr
+    assert "a.wav" not in result.stderr
 
 
-@pytest.mark.parametrize("steps", ["", "0", "65", "two"])
-def test_wrong_steps_are_refused(manifest: Path, steps: str) -> None:
-    result = runner.invoke(cli.app, ["--manifest", str(manifest), "--steps", steps])
-    assert result.exit_code == 2
-    assert "steps" in result.stderr or "numbers" in result.stderr
+def test_streaming_adds_delays(manifest: Path) -> None:
+    result = invoke("--manifest", manifest, "--streaming", "--json")
+    entry = json.loads(result.stdout)["results"][0]
+    assert entry["utterances"] == 1
+    assert set(entry) >= {"first_partial_ms", "final_ms", "upwr", "normalized_erasure"}
 
 
-def test_missing_and_empty_manifests_are_refused(tmp_path: Path, manifest: Path) -> None:
-    assert runner.invoke(cli.app, ["--manifest", str(tmp_path / "no.jsonl")]).exit_code == 2
-    result = runner.invoke(cli.app, ["--manifest", str(manifest), "--speaker", "nobody"])
-    assert result.exit_code == 2
+def test_no_speech_counts_what_should_not_be_there(manifest: Path) -> None:
+    result = invoke("--manifest", manifest, "--no-speech", "--silence", 2, "--json")
+    noise, silence, both = json.loads(result.stdout)["results"]
+    assert noise["words_heard"] > 0  # the fake hears words in any sound
+    assert (silence["set"], silence["words_heard"], silence["wer"]) == ("silence", 0, None)
+    assert both["words_heard"] == noise["words_heard"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--steps", "two"], "steps"),
+        (["--pace", "slow"], "virtual or realtime"),
+        (["--speaker", "nobody"], "transcribed"),
+        (["--batch", "99"], "batch"),
+    ],
+)
+def test_wrong_options_are_refused(manifest: Path, arguments: list[str], said: str) -> None:
+    result = invoke("--manifest", manifest, *arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert said in str(result.exception)
+
+
+def test_a_manifest_is_needed(tmp_path: Path) -> None:
+    assert isinstance(invoke("--steps", 2).exception, ConfigError)
+    assert isinstance(invoke("--manifest", tmp_path / "no.jsonl").exception, ConfigError)
+
+
+@pytest.mark.speech
+def test_held_out_clips_of_a_real_set() -> None:
+    root = Path(__file__).parents[3]
+    manifest = root.parent / "shared" / "speech" / "philipp" / "manifest.jsonl"
+    if not manifest.is_file():
+        pytest.skip(f"{manifest} is not there: recordings are not in the repository")
+    recipe = root / "stream_server" / "training" / "recipes" / "embedded_en.toml"
+    result = invoke("--manifest", manifest, "--held-out", recipe, "--json")
+    assert json.loads(result.stdout)["results"][0]["utterances"] == 30

@@ -24,6 +24,7 @@ from transformers import (
 from stream_server.recogniser.decoder import TINY_VISION
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
 from stream_server.recogniser.projector import Projector, ProjectorConfig
+from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import Tokenizer
 
 SENTENCES = (
@@ -103,6 +104,8 @@ def config(decoder_options: dict[str, Any], conformer_options: dict[str, Any]) -
         experts="dense",
         ctc_parts=4,
         canvas=CanvasConfig(buckets=(16, 32, 48)),
+        # Weights by chance support nothing.
+        guard=GuardConfig(0, 0),
     )
 
 

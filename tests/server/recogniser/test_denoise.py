@@ -12,12 +12,14 @@ from torch import Tensor
 from transformers.models.diffusion_gemma import generation_diffusion_gemma as upstream
 
 from stream_server.recogniser.denoise import (
+    MASK,
     Noise,
     SamplerConfig,
     accept,
     advance,
     draw_noise,
     random_tokens,
+    reveal,
     temperatures,
     text_length,
 )
@@ -195,3 +197,78 @@ def test_text_goes_up_to_the_first_end() -> None:
     assert text_length([1, 6], {1}) == 0
     assert text_length([5, 6], {1}) == 2
     assert text_length([], {1}) == 0
+
+
+# The absorbing scheme
+
+
+def scores(*rows: dict[int, float], width: int = 4, vocabulary: int = 8) -> Tensor:
+    """Scores of one canvas: at each place one token above all others, by so much."""
+    logits = torch.zeros(1, width, vocabulary)
+    for place, row in enumerate(rows):
+        for token, value in row.items():
+            logits[0, place, token] = value
+    return logits
+
+
+ONE = torch.ones(1)
+WIDTH = torch.tensor([4])
+
+
+def test_the_most_confident_masks_are_revealed_first() -> None:
+    canvas = torch.full((1, 4), MASK)
+    logits = scores({5: 2.0}, {6: 9.0}, {7: 4.0}, {4: 1.0})
+    result = reveal(logits, canvas, ONE, WIDTH, left=torch.tensor([1]))
+    assert result.canvas.tolist() == [[MASK, 6, 7, MASK]]
+    assert result.argmax.tolist() == [[5, 6, 7, 4]]
+    assert result.accepted.tolist() == [[False, True, True, False]]
+
+
+def test_what_was_revealed_stays_whatever_is_predicted() -> None:
+    canvas = torch.tensor([[1, MASK, 2, MASK]])
+    logits = scores({5: 9.0}, {6: 9.0}, {7: 9.0}, {4: 3.0})
+    result = reveal(logits, canvas, ONE, WIDTH, left=torch.tensor([1]))
+    assert result.canvas.tolist() == [[1, 6, 2, MASK]]
+    assert result.argmax.tolist() == [[1, 6, 2, 4]]
+    assert result.entropy[0, 0] == result.entropy[0, 2] == 0
+    assert result.probability[0, 0] < 0.01
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 20])
+def test_masks_go_evenly_and_none_is_left_at_the_end(steps: int) -> None:
+    width = 13
+    torch.manual_seed(steps)
+    canvas = torch.full((1, width), MASK)
+    masks = [width]
+    for step in range(steps):
+        logits = torch.randn(1, width, 8)
+        logits[..., MASK] = 30.0  # is never predicted
+        left = torch.tensor([steps - step - 1])
+        before = canvas
+        result = reveal(logits, canvas, ONE, torch.tensor([width]), left)
+        canvas = result.canvas
+        kept = before != MASK
+        assert torch.equal(canvas[kept], before[kept])
+        assert not (result.argmax == MASK).any()
+        assert result.entropy.isfinite().all()
+        masks.append(int((canvas == MASK).sum()))
+    assert masks[-1] == 0
+    gone = [one - two for one, two in zip(masks, masks[1:], strict=False)]
+    assert max(gone) - min(gone) <= 1
+
+
+def test_rows_have_their_own_lengths_and_schedules() -> None:
+    canvas = torch.full((2, 4), MASK)
+    logits = torch.cat([scores({5: 2.0}, {6: 9.0}), scores({5: 2.0}, {6: 9.0}, {7: 3.0}, {4: 9.0})])
+    lengths, left = torch.tensor([2, 4]), torch.tensor([0, 3])
+    result = reveal(logits, canvas, torch.ones(2), lengths, left)
+    assert result.canvas[0, :2].tolist() == [5, 6]
+    assert result.canvas[0, 2:].tolist() == [MASK, MASK], "behind the row's end"
+    assert int((result.canvas[1] == MASK).sum()) == 3
+
+
+def test_a_scheme_that_does_not_exist_is_refused() -> None:
+    assert SamplerConfig(scheme="absorbing").is_absorbing
+    assert not CONFIG.is_absorbing
+    with pytest.raises(ValueError, match="uniform, absorbing"):
+        SamplerConfig(scheme="gaussian")

@@ -18,9 +18,12 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     StableAndConfidentStoppingCriteria,
 )
 
+from stream_server.recogniser.alignment import DenseFrames
+from stream_server.recogniser.denoise import MASK
 from stream_server.recogniser.interface import Hypothesis, Pcm, Recogniser, Utterance
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
 from stream_server.recogniser.recogniser import MIN_SAMPLES, DiffusionRecogniser, DiffusionRow
+from stream_server.recogniser.support import GuardConfig, confidence, support
 from stream_server.recogniser.tokenizer import END, Tokenizer
 
 CPU = torch.device("cpu")
@@ -476,19 +479,63 @@ def test_a_trace_shows_canvas_and_words_at_every_step(
         assert hypothesis.canvas.startswith(" six seven<eos><eos>")
 
 
-def test_a_word_is_as_sure_as_the_least_sure_of_its_tokens(
+def test_a_word_is_as_sure_as_its_least_sure_token_and_the_audio(
     recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
 ) -> None:
     words = tokenizer.encode("xylo six")
-    places = tokenizer.words(words)[0][1]
-    assert len(places) > 1
+    places = [places for _, places in tokenizer.words(words)]
+    assert len(places[0]) > 1
     sharpness = [SURE] * 48
-    sharpness[places[1]] = UNSURE
+    sharpness[places[0][1]] = UNSURE
     doctor(lambda _, width: (sentence(words, width), sharpness[:width]))
-    last = decode(recogniser, Utterance(sound(16_000), steps=2))[-1]
-    assert last.words[0].confidence == pytest.approx(last.confidences[places[1]])
-    assert last.words[0].confidence < 0.5
-    assert last.words[1].confidence == pytest.approx(1.0)
+    rows = recogniser.start([Utterance(sound(16_000), steps=2)])
+    last = finish(recogniser, *rows)[0][-1]
+    assert last.confidences[places[0][1]] < 0.5
+    spans = rows[0].ctc.align(words)
+    assert spans is not None
+    for word, own, sure_of in zip(last.words, places, (places[0][1], places[1][0]), strict=True):
+        heard = support([spans[place] for place in own])
+        assert word.confidence == pytest.approx(confidence(last.confidences[sure_of], heard))
+
+
+def test_text_that_the_audio_does_not_support_is_dropped(
+    make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    recogniser = make()
+    doctor(sure(tokenizer.encode("six seven")))
+    recogniser.retune("noise", GuardConfig(0.1, 0.3))
+    assert recogniser.guard == GuardConfig(0.1, 0.3)
+    traced = decode(recogniser, Utterance(sound(16_000), steps=2, trace=True))
+    assert traced[0].text == "six seven"  # on its way it is shown as it is
+    assert (traced[-1].text, traced[-1].words) == ("", ())
+    assert traced[-1].tokens == tuple(tokenizer.encode("six seven"))
+    recogniser.retune("noise", GuardConfig(0, 0))
+    assert decode(recogniser, Utterance(sound(16_000), steps=2))[-1].text == "six seven"
+
+
+def test_the_first_word_that_stays_begins_the_text(
+    make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
+) -> None:
+    doctor(sure(tokenizer.encode("six seven")))
+    recogniser = make()
+    (row,) = recogniser.start([Utterance(sound(16_000), steps=1)])
+    tokens = tokenizer.encode("six seven")
+    places = [places for _, places in tokenizer.words(tokens)]
+    logs = np.full((25, tokenizer.size), -20.0, np.float32)
+    logs[:, 0] = 0.0
+    for frame, place in enumerate(places[1]):
+        logs[10 + frame, tokens[place]] = 0.0
+    row.ctc = DenseFrames(logs)
+    recogniser.retune("noise", GuardConfig(0.1, 0))
+    assert finish(recogniser, row)[0][-1].text == "seven"
+
+
+def test_the_start_can_be_another(make: MakeRecogniser) -> None:
+    recogniser = make()
+    before = recogniser.sampler
+    recogniser.retune("ctc", recogniser.guard)
+    assert recogniser.sampler == replace(before, start="ctc")
+    assert make().sampler == before
 
 
 @settings(max_examples=15, deadline=None)
@@ -608,3 +655,46 @@ def test_tokens_that_stand_for_nothing_are_left_out(
     tokens = [*tokenizer.encode("six"), size - 1]
     monkeypatch.setattr(model.decoder, "denoise", Script(size, sure(tokens)))
     assert decode(make(model), Utterance(sound(8000), steps=2))[-1].text == "six"
+
+
+# The absorbing scheme
+
+
+def test_a_canvas_of_masks_is_revealed_and_not_redrawn(
+    make_model: Callable[..., TranscriptionModel],
+    make: MakeRecogniser,
+    config: ModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    tokenizer: Tokenizer,
+) -> None:
+    sampler = replace(config.sampler, scheme="absorbing", confidence=0.0)
+    model = deafen(make_model(sampler=sampler))
+    first, second = tokenizer.encode("six"), tokenizer.encode("two")
+
+    def waver(call: int, width: int) -> tuple[list[int], list[float]]:
+        # The other text after two of four steps: what was revealed before stays.
+        return sentence(first if call < 2 else second, width), [SURE] * width
+
+    script = Script(model.decoder.vocabulary, waver)
+    monkeypatch.setattr(model.decoder, "denoise", script)
+    draft = tuple(tokenizer.encode("nine"))
+    last = decode(make(model), Utterance(sound(8000), steps=4, draft=draft))[-1]
+    canvases = [canvas[0].tolist() for canvas in script.seen]
+    assert canvases[0] == [MASK] * len(canvases[0])
+    masks = [canvas.count(MASK) for canvas in canvases]
+    assert masks == sorted(masks, reverse=True)
+    assert len(masks) == last.step == 4
+    width = len(canvases[0])
+    assert masks == [width, width - width // 4, width // 2, width // 4]
+    assert last.text == "six"
+
+
+def test_a_row_of_masks_does_not_depend_on_its_neighbours(
+    make_model: Callable[..., TranscriptionModel], make: MakeRecogniser, config: ModelConfig
+) -> None:
+    model = make_model(sampler=replace(config.sampler, scheme="absorbing"))
+    recogniser = make(model)
+    utterances = [Utterance(sound(size, size), steps=6) for size in (8000, 20_000, 31_000)]
+    together = finish(recogniser, *recogniser.start(utterances))
+    for utterance, said in zip(utterances, together, strict=True):
+        assert decode(recogniser, utterance)[-1].tokens == said[-1].tokens

@@ -82,6 +82,16 @@ def test_finished_rows_leave_at_once_with_their_times() -> None:
     assert it.is_idle
 
 
+def test_canvases_of_a_traced_row_come_with_its_reply() -> None:
+    it = scheduler()
+    it.submit(final("a"), 0.0)
+    it.schedule(0.0)
+    it.complete({0: replace(hypothesis(1, False), canvas="x y")}, {}, 0.1)
+    (outcome,) = it.complete({0: replace(hypothesis(2, True), canvas="one two")}, {}, 0.2)
+    assert isinstance(outcome.reply, Decoded)
+    assert outcome.reply.canvases == ("x y", "one two")
+
+
 def test_failed_rows_fail() -> None:
     it = scheduler()
     it.submit(final("a"), 0.0)

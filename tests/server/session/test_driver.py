@@ -29,6 +29,7 @@ from stream_protocol.messages import (
     SpeechStarted,
     Start,
     Stop,
+    Trace,
 )
 from stream_server.config import (
     LimitsConfig,
@@ -195,6 +196,48 @@ async def test_speech_in_text_out(services: Services) -> None:
     rendered = services.metrics.render().decode()
     assert 'diffscribe_sessions_ended_total{outcome="completed"} 1.0' in rendered
     assert "diffscribe_final_latency_seconds_count 2.0" in rendered
+
+
+class Listener:
+    """An audience."""
+
+    def __init__(self) -> None:
+        self.heard: list[ServerMessage] = []
+        self.left: list[str] = []
+
+    def publish(self, session_id: str, message: ServerMessage) -> None:
+        assert session_id == "s"
+        assert not self.left
+        self.heard.append(message)
+
+    def leave(self, session_id: str) -> None:
+        self.left.append(session_id)
+
+
+@pytest.mark.parametrize("end", [Stop(), RemoteProtocolError("bad_message", "m"), None])
+async def test_an_audience_hears_what_the_client_is_sent(services: Services, end) -> None:
+    listener, peer = Listener(), MemoryPeer()
+    listening = replace(services, audience=listener)
+    peer.say(Start(trace=True), WORD, end)
+    await serve(peer, listening)
+    assert listener.left == ["s"]
+    told = [each for each in peer.messages if not isinstance(each, Ack | Partial | Trace)]
+    heard = [each for each in listener.heard if not isinstance(each, Ack | Partial | Trace)]
+    assert heard[: len(told)] == told
+    if end is not None:
+        assert heard[-1] == peer.messages[-1]
+
+
+async def test_a_client_that_asks_sees_each_decode(services: Services) -> None:
+    peer = MemoryPeer()
+    peer.say(Start(trace=True), WORD, Stop())
+    await serve(peer, services)
+    (final,) = peer.of(Final)
+    assert isinstance(final, Final)
+    before = peer.messages[: peer.messages.index(final)]
+    trace = [each for each in before if isinstance(each, Trace)][-1]
+    assert (trace.segment, len(trace.canvases)) == (final.segment, final.timings.steps)
+    assert trace.canvases[-1] == final.text
 
 
 async def test_two_sessions_at_once_get_their_own_text(services: Services) -> None:

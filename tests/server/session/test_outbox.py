@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from stream_protocol.messages import Ack, Flushed, Partial, ServerMessage
+from stream_protocol.messages import Ack, Flushed, Partial, ServerMessage, Trace
 from stream_server.session.outbox import Outbox
 
 
@@ -39,6 +39,15 @@ async def test_newer_partials_and_acks_take_the_place_of_older_ones() -> None:
     for message in (Ack(1), partial(0, 1), partial(1, 1), Flushed(1), Ack(2), partial(0, 2)):
         outbox.put(message)
     assert await drained(outbox) == [partial(1, 1), Flushed(1), Ack(2), partial(0, 2)]
+
+
+async def test_newer_traces_take_the_place_of_older_ones() -> None:
+    outbox = Outbox(limit=3)
+    first, second, other = (Trace(s, 0, r, ["x"]) for s, r in ((0, 1), (0, 2), (1, 1)))
+    for message in (first, partial(0, 1), other, second):
+        outbox.put(message)
+    outbox.put(Trace(2, 0, 1, ["there is no room for this"]))
+    assert await drained(outbox) == [partial(0, 1), other, second]
 
 
 async def test_a_full_outbox_takes_no_partials_but_loses_nothing_else() -> None:

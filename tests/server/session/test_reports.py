@@ -8,7 +8,13 @@ import pytest
 from stream_server.errors import Overloaded, RecognitionFailed
 from stream_server.recogniser.interface import Hypothesis, HypothesisWord, Utterance
 from stream_server.scheduler.request import Decoded, Dropped, Failed, Request
-from stream_server.session.reports import failed_final, final_message, partial_message, spread
+from stream_server.session.reports import (
+    failed_final,
+    final_message,
+    partial_message,
+    spread,
+    trace_messages,
+)
 from stream_server.transcript.transcript import Transcript
 
 REQUEST = Request("s", 7, 2, True, Utterance(np.zeros(16_000, np.float32), 8, "en"))
@@ -67,6 +73,15 @@ def test_a_partial_says_what_is_stable() -> None:
     partial = partial_message(2, 0, transcript.update(hypothesis, 30, is_final=False))
     assert (partial.stable, partial.tentative, partial.revision) == ("one", " two", 2)
     assert (partial.start, partial.end) == (10, 30)
+
+
+def test_a_trace_shows_each_canvas_where_there_are_any() -> None:
+    hypothesis = Hypothesis((), (), WORDS, step=2, is_final=True)
+    (trace,) = trace_messages(1, Decoded(REQUEST, hypothesis, 0.0, 0.0, ("one boat", "one two")))
+    assert (trace.segment, trace.channel, trace.revision) == (7, 1, 2)
+    assert trace.canvases == ["one boat", "one two"]
+    assert trace_messages(1, Decoded(REQUEST, hypothesis, 0.0, 0.0)) == []
+    assert trace_messages(1, Dropped(REQUEST, "expired")) == []
 
 
 def test_unknown_times_share_what_lies_between_known_ones() -> None:

@@ -156,12 +156,12 @@ def recipe(recipe_file: Path) -> Recipe:
 def make_corpus(clips: list[Packed], tokenizer: Tokenizer) -> Callable[..., Corpus]:
     """Builds a corpus of the toy clips; fields of the batch's configuration may be given."""
 
-    def make(kind: type[Corpus] = Corpus, **changes: Any) -> Corpus:
+    def make(**changes: Any) -> Corpus:
         config = replace(
             BatchConfig(seconds=8.0, durations=(1.0, 2.0), joined=("tones",)), **changes
         )
         weights = {"tones": 1.0, "words": 1.0}
-        return kind(clips, tokenizer, weights, config, torch.device("cpu"))
+        return Corpus(clips, tokenizer, weights, config, torch.device("cpu"))
 
     return make
 

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stream_server.training.augment import AugmentConfig, mask_features, perturb
+from stream_server.training.augment import (
+    AugmentConfig,
+    mask_features,
+    perturb,
+    stretch_features,
+)
 
 NOTHING = AugmentConfig(noise=0, babble=0, room=0, telephone=0, frequency_masks=0, time_masks=0)
 EVERYTHING = AugmentConfig(noise=1, babble=1, room=1, telephone=1)
@@ -132,3 +137,21 @@ def test_no_masks_mask_nothing() -> None:
 def test_masks_differ_between_rows() -> None:
     masked = mask_features(torch.ones(8, 50, 80), torch.full((8,), 50), AugmentConfig())
     assert len({tuple(row.flatten().tolist()) for row in masked}) == 8
+
+
+def test_frequencies_are_stretched_by_one_factor_a_row() -> None:
+    ramp = torch.arange(40.0).expand(200, 5, 40)
+    config = AugmentConfig(tract=0.5, tract_range=0.1)
+    stretched = stretch_features(ramp, config)
+    assert stretched.shape == ramp.shape
+    factors = stretched[:, 0, 1]
+    expected = (torch.arange(40) * factors[:, None]).clamp(max=39)
+    torch.testing.assert_close(stretched, expected[:, None].expand_as(stretched))
+    assert 0.9 <= factors.min() < 0.93
+    assert 1.07 < factors.max() <= 1.1
+    assert 0.35 < float((factors != 1).float().mean()) < 0.65
+
+
+def test_nothing_is_stretched_where_nothing_is_asked_for() -> None:
+    features = torch.randn(3, 20, 40)
+    assert torch.equal(stretch_features(features, AugmentConfig(tract=0)), features)

@@ -17,7 +17,7 @@ from stream_server.config import RecogniserConfig
 from stream_server.recogniser.checkpoint import load_model, load_recogniser
 from stream_server.recogniser.interface import Utterance
 from stream_server.training.cli import app
-from stream_server.training.pack import RATE, Samples, read_pack
+from stream_server.training.pack import RATE, Samples, read_packs, read_spoken
 
 WORDS = ("zero", "one", "two", "three", "four", "five")
 
@@ -74,14 +74,50 @@ def train(recipe_file: Path, packed: Path, output: Path, *more: str | Path) -> R
 
 
 def test_a_pack_has_what_is_trained_on_and_nothing_that_is_tested_on(packed: Path) -> None:
-    clips = read_pack(packed / "pack.bin", workers=1)
-    said = [(clip.set, clip.text, clip.speaker) for clip in clips]
+    clips = read_packs(packed, workers=1)
+    said = [(clip.set, clip.text, clip.speaker) for clip in clips if not clip.held_out]
     assert said == [
         *(("tones", word, "ann") for word in WORDS[:4]),
         *(("words", word, "held" if word == "four" else "ann") for word in WORDS[:5]),
     ]
     sentences = (packed / "sentences.txt").read_text().splitlines()
     assert sentences == ["the quick fox", "the lazy dog"]
+
+
+def test_what_is_tested_on_is_packed_apart(packed: Path) -> None:
+    kept = [clip for clip in read_packs(packed, workers=1) if clip.held_out]
+    assert [(clip.set, clip.text, clip.speaker) for clip in kept] == [("tones", "four", "held")]
+
+
+def test_examples_of_wordnet_are_synthesised_but_what_is_tested_on(
+    recipe_file: Path, speech: Path, tmp_path: Path
+) -> None:
+    wordnet = tmp_path / "wordnet"
+    wordnet.mkdir()
+    line = '00001 03 n 01 cat 0 | a feline; "the cat sat down"\n'
+    (wordnet / "data.noun").write_text(line)
+    command(
+        "pack", recipe_file, "--speech", speech, "--sentences", tmp_path / "sentences.txt",
+        "--output", tmp_path / "packed", "--wordnet", wordnet,
+    )  # fmt: skip
+    sentences = (tmp_path / "packed" / "sentences.txt").read_text().splitlines()
+    assert sentences == ["the quick fox", "the lazy dog", "the cat sat down"]
+
+
+@pytest.mark.skipif(
+    not (shutil.which("espeak-ng") and shutil.which("flite")),
+    reason="espeak-ng and flite are not installed",
+)
+def test_what_a_recipe_asks_for_is_spoken_and_trained_on(
+    recipe_file: Path, packed: Path, tmp_path: Path
+) -> None:
+    text = recipe_file.read_text().replace("[speech]", "[speech]\nsynthetic = 4")
+    recipe_file.write_text(text.replace("vocabulary = 32", "vocabulary = 64"))
+    assert command("synthesise", recipe_file, "--data", packed).exit_code == 0
+    spoken = read_spoken(packed / "synthetic.npz")
+    assert len(spoken) == 4
+    assert {clip.set for clip in spoken} <= {"espeak", "flite"}
+    assert "13 clips, " in train(recipe_file, packed, tmp_path / "run").output
 
 
 def test_only_clips_of_the_words_asked_for_are_packed(
@@ -92,7 +128,7 @@ def test_only_clips_of_the_words_asked_for_are_packed(
     recipe_file.write_text(text.replace("[speech.weights]", only))
     sentences = tmp_path / "sentences.txt"
     command("pack", recipe_file, "--speech", speech, "--sentences", sentences, "--output", tmp_path)
-    clips = read_pack(tmp_path / "pack.bin", workers=1)
+    clips = read_packs(tmp_path, workers=1)
     assert [clip.text for clip in clips if clip.set == "words"] == ["one", "two"]
 
 
@@ -101,8 +137,12 @@ def test_a_run_ends_in_a_checkpoint_that_is_served(
 ) -> None:
     output = tmp_path / "run"
     text = train(recipe_file, packed, output).output
-    assert "decoded 9 clips" in text
+    assert "9 clips, " in text
     assert "from update 0" in text
+    (errors,) = map(json.loads, (output / "validation.jsonl").read_text().splitlines())
+    assert (errors["step"], errors["set"]) == (2, "tones")
+    assert errors["ctc_wer"] >= 0
+    assert errors["wer"] >= 0
     assert torch.load(output / "state.pt", weights_only=True)["step"] == 2
     config = RecogniserConfig(model=str(output / "checkpoint"), device="cpu")
     recogniser = load_recogniser(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,27 +13,33 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream_server.recogniser.tokenizer import Tokenizer
-from stream_server.training.corpus import LETTERS, Batch, BatchConfig, Corpus, Piece, spell
+from stream_server.training.corpus import (
+    LETTERS,
+    Batch,
+    BatchConfig,
+    Corpus,
+    Layout,
+    Piece,
+    spell,
+)
 from stream_server.training.pack import RATE, Packed
 
 MakeCorpus = Callable[..., Corpus]
 
 
-class Recording(Corpus):
-    """Remembers the layout of the last batch."""
-
-    layout: list[list[Piece]]
-    speeds: list[float]
-
-    def _gather(self, layout: list[list[Piece]], speeds: list[float], width: int) -> torch.Tensor:
-        self.layout, self.speeds = layout, speeds
-        return super()._gather(layout, speeds, width)
+def by_row(layout: Layout) -> list[list[Piece]]:
+    """The clips of each row, in order."""
+    rows: list[list[Piece]] = [[] for _ in range(layout.shape.rows)]
+    for row, piece in layout.pieces:
+        rows[row].append(piece)
+    return rows
 
 
-def naive(corpus: Recording, clips: list[Packed], batch: Batch) -> np.ndarray:
+def naive(layout: Layout, clips: list[Packed], batch: Batch) -> np.ndarray:
     """The same rows, clip by clip and without the last two samples of each."""
     rows = np.zeros(batch.pcm.shape)
-    for row, (pieces, speed) in enumerate(zip(corpus.layout, corpus.speeds, strict=True)):
+    for row, pieces in enumerate(by_row(layout)):
+        speed = layout.speeds[row]
         for piece in pieces:
             pcm = clips[piece.clip].pcm.astype(float) / 32768
             start = int(piece.start / speed)
@@ -47,23 +54,23 @@ def naive(corpus: Recording, clips: list[Packed], batch: Batch) -> np.ndarray:
 def test_audio_is_what_a_plain_loop_gathers(
     make_corpus: MakeCorpus, clips: list[Packed], speed: tuple[float, float]
 ) -> None:
-    corpus = make_corpus(Recording, speed=speed, empty=0.1)
-    assert isinstance(corpus, Recording)
+    corpus = make_corpus(speed=speed, empty=0.1)
     for seed in range(4):
-        batch = corpus.batch(random.Random(seed))
+        layout = corpus.draw(random.Random(seed))
+        batch = corpus.lay_out(layout)
         assert batch.pcm.abs().max() > 0.1
-        np.testing.assert_allclose(batch.pcm.numpy(), naive(corpus, clips, batch), atol=1e-5)
+        np.testing.assert_allclose(batch.pcm.numpy(), naive(layout, clips, batch), atol=1e-5)
 
 
 def test_text_is_that_of_the_clips_in_order(
     make_corpus: MakeCorpus, clips: list[Packed], tokenizer: Tokenizer
 ) -> None:
-    corpus = make_corpus(Recording)
-    assert isinstance(corpus, Recording)
+    corpus = make_corpus()
     joined = 0
     for seed in range(6):
-        batch = corpus.batch(random.Random(seed))
-        for row, pieces in enumerate(corpus.layout):
+        layout = corpus.draw(random.Random(seed))
+        batch = corpus.lay_out(layout)
+        for row, pieces in enumerate(by_row(layout)):
             text = " ".join(clips[piece.clip].text for piece in pieces)
             tokens = batch.text[row, : batch.text_lengths[row]].tolist()
             letters = batch.letters[row, : batch.letter_lengths[row]].tolist()
@@ -78,12 +85,13 @@ def test_text_is_that_of_the_clips_in_order(
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(seed=st.integers(0, 2**32), seconds=st.floats(0.6, 3.0))
+@given(seed=st.integers(0, 2**32), seconds=st.floats(0.6, 3.0), speed=st.floats(0.8, 1.2))
 def test_a_row_never_exceeds_its_width(
-    make_corpus: MakeCorpus, clips: list[Packed], seed: int, seconds: float
+    make_corpus: MakeCorpus, clips: list[Packed], seed: int, seconds: float, speed: float
 ) -> None:
-    samples = int(seconds * RATE)
-    pieces, length = make_corpus(empty=0.1)._compose_row(samples, random.Random(seed))
+    shape = BatchConfig().shape(seconds)
+    samples = int(shape.samples * speed)
+    pieces, length = make_corpus(empty=0.1)._compose_row(shape, speed, random.Random(seed))
     assert 0 < length <= samples
     end = 0
     for piece in pieces:
@@ -92,28 +100,52 @@ def test_a_row_never_exceeds_its_width(
     assert end + RATE // 50 <= length or not pieces
 
 
-def test_a_batch_is_silent_behind_each_row_and_as_wide_as_the_longest(
+@pytest.mark.parametrize("room", [{"tokens_per_second": 1.0}, {"letters_per_second": 2.0}])
+def test_a_row_takes_no_clip_more_than_its_text_has_room_for(
+    make_corpus: MakeCorpus, room: dict[str, float]
+) -> None:
+    wide = make_corpus(empty=0.0, durations=(2.0,))
+    narrow = make_corpus(empty=0.0, durations=(2.0,), **room)
+    most = {"wide": 0, "narrow": 0}
+    for seed in range(20):
+        for name, corpus in (("wide", wide), ("narrow", narrow)):
+            layout = corpus.draw(random.Random(seed))
+            batch = corpus.lay_out(layout)
+            assert batch.text_lengths.max() <= layout.shape.tokens
+            assert batch.letter_lengths.max() <= layout.shape.letters
+            most[name] = max(most[name], *map(len, by_row(layout)))
+    assert most["narrow"] < most["wide"]
+
+
+def test_a_batch_has_the_shape_of_its_duration_and_is_silent_behind_each_row(
     make_corpus: MakeCorpus,
 ) -> None:
     corpus = make_corpus(empty=0.2)
+    shapes = {BatchConfig(seconds=8.0).shape(seconds) for seconds in (1.0, 2.0)}
+    assert {(shape.rows, shape.samples) for shape in shapes} == {(8, RATE), (4, 2 * RATE)}
+    seen = set()
     for seed in range(10):
-        batch = corpus.batch(random.Random(seed))
-        assert batch.pcm.shape[1] == int(batch.lengths.max())
+        layout = corpus.draw(random.Random(seed))
+        batch, shape = corpus.lay_out(layout), layout.shape
+        seen.add(shape)
+        assert batch.pcm.shape == (shape.rows, shape.samples)
+        assert batch.text.shape == (shape.rows, shape.tokens)
+        assert batch.letters.shape == (shape.rows, shape.letters)
         assert batch.pcm.abs().max() <= 1
-        assert len(batch.pcm) in (8, 4)
         for row, length in enumerate(batch.lengths.tolist()):
             assert not batch.pcm[row, length:].any()
-            assert RATE // 5 <= length <= 2 * RATE
+            assert RATE // 5 <= length <= shape.samples
+    assert seen == shapes
 
 
 def test_speech_has_silence_around_it(make_corpus: MakeCorpus) -> None:
-    corpus = make_corpus(Recording, empty=0.0)
-    assert isinstance(corpus, Recording)
-    batch = corpus.batch(random.Random(2))
-    spoken = [(row, pieces) for row, pieces in enumerate(corpus.layout) if pieces]
+    corpus = make_corpus(empty=0.0, durations=(2.0,))
+    layout = corpus.draw(random.Random(2))
+    batch = corpus.lay_out(layout)
+    spoken = [(row, pieces) for row, pieces in enumerate(by_row(layout)) if pieces]
     assert len(spoken) > 2
     for row, pieces in spoken:
-        start = int(pieces[0].start / corpus.speeds[row])
+        start = int(pieces[0].start / layout.speeds[row])
         assert start >= int(0.02 * RATE / 1.15)
         assert not batch.pcm[row, :start].any()
 
@@ -126,13 +158,24 @@ def test_the_same_chance_gives_the_same_batch(make_corpus: MakeCorpus) -> None:
     assert one.pcm.shape != other.pcm.shape or not torch.equal(one.pcm, other.pcm)
 
 
+def test_a_batch_takes_over_another_s_contents(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus(durations=(1.0,))
+    one, two = (corpus.batch(random.Random(seed)) for seed in (1, 2))
+    kept = one.pcm
+    assert not torch.equal(one.pcm, two.pcm)
+    one.copy(two)
+    assert one.pcm is kept, "in place: a captured graph reads it there"
+    for item in fields(Batch):
+        assert torch.equal(getattr(one, item.name), getattr(two, item.name)), item.name
+
+
 def test_sets_are_drawn_by_their_weights(clips: list[Packed], tokenizer: Tokenizer) -> None:
-    config = BatchConfig(seconds=40, durations=(1.0,), empty=0.0)
+    config = BatchConfig(seconds=80, durations=(2.0,), empty=0.0)
 
     def first_sets(weights: dict[str, float]) -> list[str]:
-        corpus = Recording(clips, tokenizer, weights, config, torch.device("cpu"))
-        corpus.batch(random.Random(1))
-        return [clips[pieces[0].clip].set for pieces in corpus.layout if pieces]
+        corpus = Corpus(clips, tokenizer, weights, config, torch.device("cpu"))
+        rows = by_row(corpus.draw(random.Random(1)))
+        return [clips[pieces[0].clip].set for pieces in rows if pieces]
 
     assert set(first_sets({"tones": 1.0})) == {"tones"}
     assert set(first_sets({"words": 1.0, "tones": 0.0, "absent": 5.0})) == {"words"}
@@ -145,7 +188,7 @@ def test_rows_of_nothing_have_no_text(make_corpus: MakeCorpus) -> None:
     assert not batch.pcm.any()
     assert not batch.text_lengths.any()
     assert not batch.letter_lengths.any()
-    assert batch.text.shape == (len(batch.pcm), 1)
+    assert not batch.text.any()
 
 
 def test_clips_longer_than_the_row_are_not_taken(tokenizer: Tokenizer) -> None:

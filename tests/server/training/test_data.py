@@ -16,6 +16,7 @@ from stream_server.training.data import (
     HeldOut,
     load_sets,
     plain_text,
+    read_examples,
     read_manifest,
     read_sentences,
     split,
@@ -192,3 +193,14 @@ def test_lines_that_are_no_plain_text_are_not_synthesised(tmp_path: Path) -> Non
     path = tmp_path / "sentences.txt"
     path.write_text("a|In 1845 it was.\nb|\nnothing\nc|It was.\n")
     assert read_sentences(path, {}) == ["it was"]
+
+
+def test_the_examples_of_wordnet_are_plain_sentences(tmp_path: Path) -> None:
+    (tmp_path / "data.noun").write_text(
+        "  1 This software and database is licensed\n"
+        '00001 03 n 01 cat 0 | a feline; "The cat sat down."; "cats"\n'
+        '00002 03 n 01 year 0 | a date; "it was in 1845 or so"; "the cat sat down"\n'
+    )
+    (tmp_path / "data.verb").write_text('00003 29 v 01 go 0 | move; "they went home early"\n')
+    (tmp_path / "index.noun").write_text('x | "this is no data at all"\n')
+    assert read_examples(tmp_path) == ["the cat sat down", "they went home early"]

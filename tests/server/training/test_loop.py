@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stream_server.recogniser.checkpoint import load_model, save_checkpoint
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.augment import AugmentConfig
-from stream_server.training.corpus import Batch, Corpus
+from stream_server.training.corpus import Batch, Corpus, Layout
 from stream_server.training.loop import Trainer, describe, learning_rate, log_line, model_config
 from stream_server.training.recipe import OptimiserConfig, Recipe
 
@@ -26,16 +26,24 @@ LOSSES = {"loss", "diffusion", "right", "autoregressive", "ctc", "middle_ctc"}
 MakeCorpus = Callable[..., Corpus]
 
 
+Drawn = tuple[Layout, Batch]
+
+
+def draw(corpus: Corpus, seed: int = 0) -> Drawn:
+    layout = corpus.draw(random.Random(seed))
+    return layout, corpus.lay_out(layout)
+
+
 @pytest.fixture
-def batch(make_corpus: MakeCorpus) -> Batch:
-    return make_corpus(empty=0.3, durations=(1.0,)).batch(random.Random(0))
+def drawn(make_corpus: MakeCorpus) -> Drawn:
+    return draw(make_corpus(empty=0.3, durations=(1.0,)))
 
 
-def update(trainer: Trainer, batch: Batch, seed: int) -> dict[str, float]:
+def update(trainer: Trainer, drawn: Drawn, seed: int) -> dict[str, float]:
     """An update whose every random number comes from ``seed``."""
     torch.manual_seed(seed)
     trainer.chance.seed(seed)
-    return {name: float(value.detach()) for name, value in trainer.update(batch).items()}
+    return {name: float(value.detach()) for name, value in trainer.update(*drawn).items()}
 
 
 def test_a_recipe_gives_the_network_its_defaults_and_its_name(recipe: Recipe) -> None:
@@ -70,11 +78,11 @@ def test_the_rate_ends_at_its_final_value() -> None:
 
 
 def test_updates_lower_the_loss_of_the_same_batch(
-    recipe: Recipe, tokenizer: Tokenizer, batch: Batch
+    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn
 ) -> None:
     quiet = AugmentConfig(noise=0, babble=0, room=0, telephone=0, frequency_masks=0, time_masks=0)
     trainer = Trainer(replace(recipe, augment=quiet), tokenizer, CPU)
-    losses = [update(trainer, batch, seed=1) for _ in range(6)]
+    losses = [update(trainer, drawn, seed=1) for _ in range(6)]
     assert set(losses[0]) == LOSSES | {"norm"}
     assert all(math.isfinite(value) for each in losses for value in each.values())
     assert trainer.step == 6
@@ -83,10 +91,13 @@ def test_updates_lower_the_loss_of_the_same_batch(
     assert all(0 <= each["right"] <= 1 for each in losses)
 
 
-def test_the_total_is_the_weighted_sum(recipe: Recipe, tokenizer: Tokenizer, batch: Batch) -> None:
+def test_the_total_is_the_weighted_sum(recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn) -> None:
     losses = replace(recipe.losses, diffusion=1.0, autoregressive=2.0, ctc=3.0, middle_ctc=4.0)
     trainer = Trainer(replace(recipe, losses=losses), tokenizer, CPU)
-    values = {name: float(value.detach()) for name, value in trainer.losses(batch).items()}
+    values = {
+        name: float(value.detach())
+        for name, value in trainer.losses(drawn[1], conditioned=False).items()
+    }
     assert set(values) == LOSSES
     names = ("diffusion", "autoregressive", "ctc", "middle_ctc")
     expected = sum(weight * values[name] for weight, name in zip((1, 2, 3, 4), names, strict=True))
@@ -94,35 +105,37 @@ def test_the_total_is_the_weighted_sum(recipe: Recipe, tokenizer: Tokenizer, bat
 
 
 def test_a_batch_of_nothing_is_trained_on(trainer: Trainer, make_corpus: MakeCorpus) -> None:
-    silence = make_corpus(empty=1.0, durations=(1.0,)).batch(random.Random(0))
+    silence = draw(make_corpus(empty=1.0, durations=(1.0,)))
     assert all(math.isfinite(value) for value in update(trainer, silence, 1).values())
 
 
 def test_a_text_longer_than_the_largest_canvas_is_trained_on(
-    trainer: Trainer, batch: Batch
+    trainer: Trainer, drawn: Drawn
 ) -> None:
+    layout, batch = drawn
     text = torch.randint(20, 32, (len(batch.pcm), 30))
     long = replace(batch, text=text, text_lengths=torch.full_like(batch.text_lengths, 30))
-    assert all(math.isfinite(value) for value in update(trainer, long, 1).values())
+    assert all(math.isfinite(value) for value in update(trainer, (layout, long), 1).values())
 
 
-def test_a_batch_that_is_not_finite_changes_nothing(trainer: Trainer, batch: Batch) -> None:
-    update(trainer, batch, 1)
+def test_a_batch_that_is_not_finite_changes_nothing(trainer: Trainer, drawn: Drawn) -> None:
+    update(trainer, drawn, 1)
     before = {name: tensor.clone() for name, tensor in trainer.trained.named_parameters()}
+    layout, batch = drawn
     broken = replace(batch, pcm=torch.full_like(batch.pcm, math.nan))
-    assert not math.isfinite(update(trainer, broken, 2)["norm"])
+    assert not math.isfinite(update(trainer, (layout, broken), 2)["norm"])
     for name, parameter in trainer.trained.named_parameters():
         assert torch.equal(parameter, before[name]), name
     assert trainer.step == 2
-    assert math.isfinite(update(trainer, batch, 3)["loss"])
+    assert math.isfinite(update(trainer, drawn, 3)["loss"])
 
 
 def test_a_resumed_run_has_the_same_next_loss(
-    recipe: Recipe, tokenizer: Tokenizer, batch: Batch, tmp_path: Path
+    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn, tmp_path: Path
 ) -> None:
     first = Trainer(recipe, tokenizer, CPU)
     for seed in (1, 2):
-        update(first, batch, seed)
+        update(first, drawn, seed)
     first.save(tmp_path / "state.pt")
     assert [path.name for path in tmp_path.glob("state*")] == ["state.pt"]
     second = Trainer(replace(recipe, seed=99), tokenizer, CPU)
@@ -130,24 +143,24 @@ def test_a_resumed_run_has_the_same_next_loss(
     assert second.step == 2
     assert second.seconds > 0
     for seed in (3, 4):
-        assert update(second, batch, seed) == update(first, batch, seed)
+        assert update(second, drawn, seed) == update(first, drawn, seed)
     for name, tensor in first.averaged().items():
         assert torch.equal(tensor, second.averaged()[name]), name
 
 
 def test_a_resumed_run_does_not_draw_the_first_batches_again(
-    recipe: Recipe, tokenizer: Tokenizer, batch: Batch, tmp_path: Path
+    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn, tmp_path: Path
 ) -> None:
     trainer = Trainer(recipe, tokenizer, CPU)
-    drawn = random.Random(recipe.seed).random()
-    update(trainer, batch, 1)
+    first = random.Random(recipe.seed).random()
+    update(trainer, drawn, 1)
     trainer.save(tmp_path / "state.pt")
     trainer.load(tmp_path / "state.pt")
-    assert trainer.chance.random() != drawn
+    assert trainer.chance.random() != first
 
 
-def test_the_average_has_every_parameter_exactly_once(trainer: Trainer, batch: Batch) -> None:
-    update(trainer, batch, 1)
+def test_the_average_has_every_parameter_exactly_once(trainer: Trainer, drawn: Drawn) -> None:
+    update(trainer, drawn, 1)
     state = trainer.model.state_dict()
     averaged = trainer.averaged()
     assert set(averaged) <= set(state)
@@ -160,9 +173,9 @@ def test_the_average_has_every_parameter_exactly_once(trainer: Trainer, batch: B
 
 
 def test_the_average_can_be_served(
-    trainer: Trainer, batch: Batch, tokenizer: Tokenizer, tmp_path: Path
+    trainer: Trainer, drawn: Drawn, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    update(trainer, batch, 1)
+    update(trainer, drawn, 1)
     averaged = trainer.averaged()
     save_checkpoint(tmp_path, trainer.model.config, averaged, tokenizer)
     model, _ = load_model(tmp_path)
@@ -172,25 +185,25 @@ def test_the_average_can_be_served(
 
 
 def test_the_average_follows_the_weights(
-    recipe: Recipe, tokenizer: Tokenizer, batch: Batch
+    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn
 ) -> None:
     trainer = Trainer(recipe, tokenizer, CPU)
     name = "projector.linear.weight"
     start = trainer.averaged()[name].clone()
-    update(trainer, batch, 1)
+    update(trainer, drawn, 1)
     live = trainer.model.state_dict()[name]
     torch.testing.assert_close(trainer.averaged()[name], start * 0.1 + live * 0.9)
     steady = replace(recipe, optimiser=replace(recipe.optimiser, average=0.0))
     trainer = Trainer(steady, tokenizer, CPU)
-    update(trainer, batch, 1)
+    update(trainer, drawn, 1)
     torch.testing.assert_close(trainer.averaged()[name], trainer.model.state_dict()[name])
 
 
 def test_another_run_s_weights_are_begun_from(
-    recipe: Recipe, tokenizer: Tokenizer, batch: Batch
+    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn
 ) -> None:
     first = Trainer(recipe, tokenizer, CPU)
-    update(first, batch, 1)
+    update(first, drawn, 1)
     weights = {name: tensor.clone() for name, tensor in first.model.state_dict().items()}
     second = Trainer(replace(recipe, seed=7), tokenizer, CPU)
     second.begin_from(weights)
@@ -199,7 +212,7 @@ def test_another_run_s_weights_are_begun_from(
         assert torch.equal(tensor, weights[name]), name
     for name, tensor in second.averaged().items():
         assert torch.equal(tensor, weights[name]), name
-    update(second, batch, 1)
+    update(second, drawn, 1)
     assert not torch.equal(second.model.projector.linear.weight, weights["projector.linear.weight"])
 
 

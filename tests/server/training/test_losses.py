@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import replace
 
 import pytest
@@ -14,15 +13,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from stream_server.recogniser.decoder import PromptCache
+from stream_server.recogniser.denoise import MASK
+from stream_server.recogniser.interface import Utterance
 from stream_server.recogniser.model import Encoded, TranscriptionModel
-from stream_server.recogniser.tokenizer import END
+from stream_server.recogniser.recogniser import DiffusionRecogniser
+from stream_server.recogniser.support import GuardConfig
+from stream_server.recogniser.tokenizer import END, Tokenizer
+from stream_server.training import losses as losses_module
+from stream_server.training.ctc import ctc_loss
 from stream_server.training.loop import Trainer
 from stream_server.training.losses import (
     LossConfig,
     MiddleCtc,
     corrupt,
     ctc_draft,
-    ctc_loss,
     diffusion_loss,
     teacher_forced,
 )
@@ -43,41 +47,6 @@ def hear(model: TranscriptionModel) -> Encoded:
     lengths = torch.tensor([16_000, 4_000, 9_000])
     pcm = torch.randn(3, 16_000) * 0.1 * (torch.arange(16_000) < lengths[:, None])
     return model.listen(pcm, lengths)
-
-
-# CTC
-
-
-def test_ctc_is_the_sum_over_all_paths_per_token() -> None:
-    logs = torch.randn(2, 4, 3).log_softmax(dim=-1)
-    texts = [[1, 2], [1]]
-    counts = [4, 3]
-    total = 0.0
-    for row, (text, frames) in enumerate(zip(texts, counts, strict=True)):
-        paths = [
-            sum(float(logs[row, frame, token]) for frame, token in enumerate(path))
-            for path in itertools.product(range(3), repeat=frames)
-            if [token for token, _ in itertools.groupby(path) if token] == text
-        ]
-        total -= math.log(sum(map(math.exp, paths)))
-    loss = ctc_loss(
-        logs, torch.tensor(counts), torch.tensor([[1, 2], [1, 0]]), torch.tensor([2, 1])
-    )
-    assert float(loss) == pytest.approx(total / 3, abs=1e-5)
-
-
-def test_ctc_of_what_does_not_fit_or_is_empty_is_finite() -> None:
-    logs = torch.randn(2, 2, 5, requires_grad=True)
-    text, lengths = torch.tensor([[1, 1, 2, 3], [0, 0, 0, 0]]), torch.tensor([4, 0])
-    loss = ctc_loss(logs.log_softmax(dim=-1), torch.tensor([2, 2]), text, lengths)
-    loss.backward()
-    assert loss.isfinite()
-    assert logs.grad is not None
-    assert logs.grad.isfinite().all()
-    nothing = ctc_loss(
-        logs.log_softmax(dim=-1), torch.tensor([2, 2]), text[:, :1] * 0, torch.tensor([0, 0])
-    )
-    assert nothing.isfinite()
 
 
 def test_letters_are_scored_in_float32() -> None:
@@ -146,6 +115,17 @@ def test_noise_is_uniform_over_the_vocabulary() -> None:
     canvas = corrupt(truth, truth, 10, LossConfig(all_noise=1.0, draft=0.0))
     counts = torch.bincount(canvas.flatten(), minlength=10)
     assert float(((counts - 1000.0).square() / 1000).sum()) < 27.9, "1 in 1000 of 9 degrees"
+
+
+def test_the_absorbing_scheme_masks_and_begins_from_no_draft() -> None:
+    truth, draft = torch.full((1000, 20), 5), torch.full((1000, 20), 7)
+    torch.manual_seed(1)
+    canvas = corrupt(truth, draft, 10, LossConfig(), is_absorbing=True)
+    assert set(canvas.unique().tolist()) == {5, MASK}
+    masked = (canvas == MASK).float().mean(dim=1)
+    assert float((masked == 1).float().mean()) >= 0.3
+    # Three tenths are masks throughout, the others by half.
+    assert float(masked.mean()) == pytest.approx(0.3 + 0.7 / 2, abs=0.04)
 
 
 # Teacher forcing
@@ -268,3 +248,60 @@ def test_filler_weighs_less_than_text(model: TranscriptionModel) -> None:
         losses.append(float(loss))
     assert len(set(losses)) == 3
     assert isinstance(cache, PromptCache)
+
+
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_the_absorbing_scheme_learns_what_is_masked(
+    model: TranscriptionModel, conditioned: bool
+) -> None:
+    sampler = replace(model.config.sampler, scheme="absorbing")
+    model.config = replace(model.config, sampler=sampler)
+    targets, draft = targets_of(8), torch.full((3, 8), 30)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        cache, _ = teacher_forced(model, hear(model), LANGUAGES, TEXT, LENGTHS)
+        loss, _ = diffusion_loss(model, cache, targets, LENGTHS, draft, CONFIG, conditioned)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+
+
+def test_a_network_of_the_absorbing_scheme_writes_what_it_learnt(
+    model: TranscriptionModel, tokenizer: Tokenizer
+) -> None:
+    sampler = replace(model.config.sampler, scheme="absorbing")
+    model.config = replace(model.config, sampler=sampler, guard=GuardConfig(0, 0))
+    pcm = 0.3 * torch.sin(torch.arange(12_000) * torch.tensor([[0.1], [0.9]]))
+    text, lengths = TEXT[:2], LENGTHS[:2]
+    targets = targets_of(8)[:2]
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(200):
+        encoded = model.listen(pcm, torch.tensor([12_000, 12_000]))
+        cache, causal = teacher_forced(model, encoded, LANGUAGES[[0, 0]], text, lengths)
+        loss, _ = diffusion_loss(model, cache, targets, lengths, targets, CONFIG, False)
+        optimiser.zero_grad()
+        (loss + causal).backward()
+        optimiser.step()
+    recogniser = DiffusionRecogniser(model, tokenizer, torch.device("cpu"), 8)
+    rows = recogniser.start([Utterance(row.numpy(), 3, "en") for row in pcm])
+    for _ in range(3):
+        heard = recogniser.step(rows)
+    expected = [row[:length].tolist() for row, length in zip(text, lengths, strict=True)]
+    assert [list(each.tokens) for each in heard] == expected
+
+
+@torch.no_grad()
+def test_a_canvas_without_a_mask_has_nothing_to_learn(
+    model: TranscriptionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = replace(model.config.sampler, scheme="absorbing")
+    model.config = replace(model.config, sampler=sampler)
+    monkeypatch.setattr(losses_module, "corrupt", lambda targets, *_: targets)
+    cache = model.prefill(hear(model), LANGUAGES)
+    targets = targets_of(8)
+    loss, _ = diffusion_loss(model, cache, targets, LENGTHS, targets, CONFIG, conditioned=False)
+    assert float(loss) == 0

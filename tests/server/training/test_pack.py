@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from stream_server.training import pack
 from stream_server.training.data import Clip
-from stream_server.training.pack import RATE, Samples, read_pack, write_pack
+from stream_server.training.pack import (
+    RATE,
+    Packed,
+    Samples,
+    read_packs,
+    read_spoken,
+    write_packs,
+    write_spoken,
+)
 
 TAIL = 320
 """Samples by which an Ogg of a single page may come out longer."""
@@ -40,9 +49,9 @@ def test_what_is_packed_comes_out(
     pcm = {name: tone(number, 9600 + 77 * number) for number, name in enumerate("cab")}
     clips = [record(name, each) for name, each in pcm.items()]
     counts: list[int] = []
-    write_pack(tmp_path / "pack.bin", clips, 24_000, counts.append)
+    write_packs(tmp_path, clips, [], 24_000, counts.append)
     assert counts == [1, 2, 3]
-    packed = read_pack(tmp_path / "pack.bin", workers=1)
+    packed = read_packs(tmp_path, workers=1)
     assert [each.text for each in packed] == ["text of c", "text of a", "text of b"]
     assert [each.speaker for each in packed] == ["speaker c", "speaker a", "speaker b"]
     assert {each.set for each in packed} == {"tones"}
@@ -59,8 +68,8 @@ def test_a_lower_rate_takes_less_space(
     clips = [record("long", noise)]
     sizes = []
     for rate in (8_000, 32_000):
-        write_pack(tmp_path / "pack.bin", clips, rate, lambda _: None)
-        sizes.append((tmp_path / "pack.bin").stat().st_size)
+        write_packs(tmp_path, clips, [], rate, lambda _: None)
+        sizes.append((tmp_path / "pack-01.bin").stat().st_size)
     assert sizes[0] < sizes[1] / 2
     assert sizes[0] < 2 * 64_000 / 8
 
@@ -70,15 +79,15 @@ def test_a_very_short_clip_is_kept(
     tmp_path: Path, record: Callable[..., Clip], tone: Callable[..., Samples], samples: int
 ) -> None:
     clean = tone(3, samples)
-    write_pack(tmp_path / "pack.bin", [record("short", clean)], 12_000, lambda _: None)
-    (packed,) = read_pack(tmp_path / "pack.bin", workers=1)
+    write_packs(tmp_path, [record("short", clean)], [], 12_000, lambda _: None)
+    (packed,) = read_packs(tmp_path, workers=1)
     assert 0 <= len(packed.pcm) - samples <= TAIL
     assert signal_to_noise(clean, packed.pcm[:samples]) > 6
 
 
 def test_no_clips_make_an_empty_pack(tmp_path: Path) -> None:
-    write_pack(tmp_path / "pack.bin", [], 12_000, lambda _: None)
-    assert read_pack(tmp_path / "pack.bin", workers=1) == []
+    write_packs(tmp_path, [], [], 12_000, lambda _: None)
+    assert read_packs(tmp_path, workers=1) == []
 
 
 def test_a_recording_of_another_rate_is_refused_or_resampled(
@@ -86,8 +95,48 @@ def test_a_recording_of_another_rate_is_refused_or_resampled(
 ) -> None:
     clip = record("fast", tone(3, 24_000), rate=48_000)
     try:
-        write_pack(tmp_path / "pack.bin", [clip], 12_000, lambda _: None)
+        write_packs(tmp_path, [clip], [], 12_000, lambda _: None)
     except ValueError:
         return
-    (packed,) = read_pack(tmp_path / "pack.bin", workers=1)
+    (packed,) = read_packs(tmp_path, workers=1)
     assert len(packed.pcm) == 8000
+
+
+def test_clips_kept_for_testing_are_known(
+    tmp_path: Path, record: Callable[..., Clip], tone: Callable[..., Samples]
+) -> None:
+    clips = [record(name, tone(1)) for name in "abc"]
+    write_packs(tmp_path, clips[:2], clips[2:], 24_000, lambda _: None)
+    packed = read_packs(tmp_path, workers=1)
+    assert [(each.text[-1], each.held_out) for each in packed] == [
+        ("a", False),
+        ("b", False),
+        ("c", True),
+    ]
+
+
+def test_a_large_corpus_is_several_files(
+    tmp_path: Path,
+    record: Callable[..., Clip],
+    tone: Callable[..., Samples],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clips = [record(name, tone(number, 9600)) for number, name in enumerate("abcde")]
+    (whole,) = write_packs(tmp_path, clips, [], 24_000, lambda _: None)
+    monkeypatch.setattr(pack, "PART_BYTES", whole.stat().st_size // 2)
+    parts = write_packs(tmp_path, clips, [], 24_000, lambda _: None)
+    assert [path.name for path in parts] == ["pack-01.bin", "pack-02.bin", "pack-03.bin"]
+    texts = [each.text for each in read_packs(tmp_path, workers=1)]
+    assert texts == [clip.text for clip in clips]
+
+
+def test_synthesised_clips_come_back_exactly(tmp_path: Path, tone: Callable[..., Samples]) -> None:
+    clips = [
+        Packed(tone(number, 400 + number), f"text {number}", "voice", "flite")
+        for number in range(3)
+    ]
+    write_spoken(tmp_path / "synthetic.npz", clips)
+    assert [path.name for path in tmp_path.iterdir()] == ["synthetic.npz"]
+    for before, after in zip(clips, read_spoken(tmp_path / "synthetic.npz"), strict=True):
+        np.testing.assert_array_equal(before.pcm, after.pcm)
+        assert (before.text, before.speaker, before.set) == (after.text, after.speaker, after.set)

@@ -32,7 +32,7 @@ REHEARSAL = RunOptions(save_every=2, report_every=1, updates=3, rehearse=True)
 
 @pytest.fixture
 def _pack(clips: list[Packed], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published_run, "read_pack", lambda path, workers: clips)
+    monkeypatch.setattr(published_run, "read_packs", lambda folder, workers: clips)
 
 
 @pytest.mark.usefixtures("_pack")

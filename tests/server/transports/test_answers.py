@@ -11,14 +11,19 @@ from starlette.requests import Request
 
 from stream_protocol.errors import RemoteProtocolError
 from stream_server.errors import BadAudio, InvalidField, Overloaded, TooLarge, Unauthorized
-from stream_server.transports.answers import error_response, json_response, refuse_http
+from stream_server.transports.answers import (
+    error_response,
+    json_response,
+    refusal,
+    refuse_http,
+)
 
 
 @pytest.mark.parametrize(
     ("error", "status", "code", "kind"),
     [
-        (BadAudio("b", field="file"), 422, "bad_audio", "invalid_request_error"),
-        (InvalidField("i", field="steps"), 422, "invalid_field", "invalid_request_error"),
+        (BadAudio("b", field="file"), 400, "bad_audio", "invalid_request_error"),
+        (InvalidField("i", field="steps"), 400, "invalid_field", "invalid_request_error"),
         (TooLarge("t"), 413, "too_large", "invalid_request_error"),
         (RemoteProtocolError("bad_message", "m"), 400, "bad_message", "invalid_request_error"),
         (Overloaded("o"), 503, "overloaded", "server_error"),
@@ -55,3 +60,16 @@ def test_a_struct_becomes_json() -> None:
     answer = json_response(Point(1), 201, {"X-A": "b"})
     assert (answer.body, answer.status_code) == (b'{"x":1}', 201)
     assert answer.headers["content-type"] == "application/json"
+
+
+def test_what_an_api_has_and_we_lack_is_refused_in_its_form() -> None:
+    answer = refusal(404, "model_not_found", "no such model", "model")
+    assert (answer.status_code, json.loads(answer.body)["error"]) == (
+        404,
+        {
+            "message": "no such model",
+            "type": "invalid_request_error",
+            "code": "model_not_found",
+            "param": "model",
+        },
+    )

@@ -9,11 +9,20 @@ from stream_server.config import LimitsConfig
 from stream_server.metrics import Metrics
 from stream_server.transports.admission import Admission
 from stream_server.transports.auth import Keys
-from stream_server.transports.http import STREAM_PATH, UPLOAD_PATH, make_app
+from stream_server.transports.calls import Calls
+from stream_server.transports.http import STREAM_PATH, UPLOAD_PATH, WebParts, make_app
+from stream_server.transports.hub import Hub
+from stream_server.transports.offer import OFFER_PATH
+from stream_server.transports.whip import WHIP_PATH
+
+
+def parts(admission: Admission, *origins: str) -> WebParts:
+    hub = Hub(10)
+    return WebParts(hub, Calls(admission, hub, LimitsConfig()), origins)
 
 
 def client(admission: Admission, *keys: str) -> httpx.AsyncClient:
-    app = make_app(admission, Keys(keys), Metrics(), LimitsConfig(), "9.9")
+    app = make_app(admission, Keys(keys), Metrics(), LimitsConfig(), "9.9", parts(admission))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
@@ -43,7 +52,7 @@ async def test_the_index_says_what_is_here(make_services) -> None:
     async with client(admission) as http:
         index = (await http.get("/")).json()
     assert (index["name"], index["version"], index["model"]) == ("diffscribe", "9.9", "fake")
-    assert {STREAM_PATH, UPLOAD_PATH, "/metrics"} <= set(index["endpoints"])
+    assert {STREAM_PATH, UPLOAD_PATH, WHIP_PATH, OFFER_PATH, "/metrics"} <= set(index["endpoints"])
 
 
 async def test_metrics_are_prometheus() -> None:
@@ -64,16 +73,36 @@ async def test_all_but_the_probes_want_a_key(path: str) -> None:
 
 
 async def test_a_websocket_elsewhere_is_told_where() -> None:
-    app = make_app(Admission(1), Keys(()), Metrics(), LimitsConfig(), "9.9")
+    app = make_app(Admission(1), Keys(()), Metrics(), LimitsConfig(), "9.9", parts(Admission(1)))
     sent: list[dict[str, object]] = []
 
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
     scope = {
-        "type": "websocket", "path": "/v1/listen", "headers": [], "query_string": b"",
+        "type": "websocket", "path": "/v1/nowhere", "headers": [], "query_string": b"",
         "server": ("host", 80), "extensions": {"websocket.http.response": {}},
     }  # fmt: skip
     await app(scope, None, send)
     assert sent[0]["status"] == 404
     assert STREAM_PATH.encode() in sent[1]["body"]
+
+
+async def test_pages_elsewhere_are_let_in_where_they_are_named() -> None:
+    app = make_app(
+        Admission(1), Keys(("k",)), Metrics(), LimitsConfig(), "9.9",
+        parts(Admission(1), "https://a.example"),
+    )  # fmt: skip
+    ask = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+    }
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:
+        for path in (WHIP_PATH, OFFER_PATH, UPLOAD_PATH):
+            answer = await http.options(path, headers={"Origin": "https://a.example", **ask})
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == "https://a.example"
+            other = await http.options(path, headers={"Origin": "https://b.example", **ask})
+            assert "access-control-allow-origin" not in other.headers
+        answer = await http.post(WHIP_PATH, headers={"Origin": "https://a.example"})
+        assert "Location" in answer.headers["access-control-expose-headers"]

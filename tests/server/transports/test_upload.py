@@ -76,6 +76,51 @@ async def test_fields_of_openais_clients_are_taken(http, speech) -> None:
     assert answer.json()["language"] == "en"
 
 
+@pytest.mark.parametrize(
+    ("kinds", "has_words", "has_segments"),
+    [([], False, True), (["word"], True, False), (["word", "segment"], True, True)],
+)
+async def test_granularities(http, speech, kinds, has_words, has_segments) -> None:
+    fields = {"response_format": "verbose_json", "timestamp_granularities[]": kinds}
+    async with http() as client:
+        answer = await client.post(UPLOAD_PATH, files={"file": speech(1.0)}, data=fields)
+    assert ("words" in answer.json(), "segments" in answer.json()) == (has_words, has_segments)
+
+
+async def test_an_odd_granularity_is_refused(http, speech) -> None:
+    fields = {"timestamp_granularities[]": ["word", "char"]}
+    async with http() as client:
+        answer = await client.post(UPLOAD_PATH, files={"file": speech(1.0)}, data=fields)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "timestamp_granularities"
+
+
+async def test_one_of_several_languages_is_the_language(http, speech) -> None:
+    async with http() as client:
+        for languages, status in ((["en"], 200), (["de"], 400), (["en", "de"], 200)):
+            answer = await client.post(
+                UPLOAD_PATH, files={"file": speech(1.0)}, data={"languages[]": languages}
+            )
+            assert answer.status_code == status
+
+
+async def test_a_stream_says_what_the_whole_says(http, speech) -> None:
+    data = speech(1.0, 1.4)
+    async with http() as client:
+        whole = await client.post(UPLOAD_PATH, files={"file": data})
+        stream = await client.post(UPLOAD_PATH, files={"file": data}, data={"stream": "true"})
+        bad = await client.post(UPLOAD_PATH, files={"file": b"x"}, data={"stream": "true"})
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    events = [json.loads(each[6:]) for each in stream.text.split("\n\n")[:-1]]
+    assert [event["type"] for event in events] == [
+        *["transcript.text.delta"] * 2,
+        "transcript.text.done",
+    ]
+    deltas = "".join(event.get("delta", "") for event in events)
+    assert deltas == events[-1]["text"] == whole.json()["text"]
+    assert (bad.status_code, bad.json()["error"]["code"]) == (400, "bad_audio")
+
+
 class Broken(FakeRecogniser):
     def start(self, utterances):
         raise RuntimeError("secret")
@@ -131,6 +176,27 @@ async def test_a_client_that_leaves_takes_its_work_with_it(make_services, speech
         while recogniser.live_rows or services.engine.load().queued:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     assert admission.inside == 0
+
+
+async def test_a_place_is_held_while_a_stream_is_answered(make_services, speech) -> None:
+    from starlette.requests import Request
+
+    admission = Admission(1)
+    admission.open(make_services(), lambda: True)
+    endpoint = UploadEndpoint(admission, Keys(()), Metrics())
+    body = {"type": "http.request", "body": speech(0.8), "more_body": False}
+    scope, receive = post(body)
+    scope["query_string"] = b"stream=true"
+    answer = await endpoint(Request(scope, receive))
+    assert admission.inside == 1
+    sent: list[dict[str, object]] = []
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    await answer(scope, receive, send)
+    assert admission.inside == 0
+    assert b"transcript.text.done" in b"".join(bytes(m.get("body", b"")) for m in sent)
 
 
 async def test_a_client_that_leaves_while_sending_is_forgotten(make_services) -> None:

@@ -1,0 +1,102 @@
+"""What is measured: a model of ours, as its checkpoint says or otherwise, or a reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from stream_server.config import RecogniserConfig
+from stream_server.errors import ConfigError
+from stream_server.evaluation.reference import Reference
+from stream_server.recogniser.checkpoint import load_recogniser
+from stream_server.recogniser.interface import Recogniser
+from stream_server.recogniser.support import GuardConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A recogniser and how it decodes."""
+
+    recogniser: Recogniser
+    has_steps: bool = True
+    """Whether it refines in steps, so that their number matters."""
+    start: str | None = None
+    """What canvases begin from: ``noise``, ``ctc`` or ``masks``."""
+    scheme: str | None = None
+    """Its kind of diffusion."""
+    guard: GuardConfig | None = None
+    """Support under which text is dropped."""
+
+
+KINDS = ("diffusion", "whisper", "pocketsphinx")
+"""Of recognisers; the first is ours."""
+STARTS = ("noise", "ctc")
+
+
+def parse_guard(text: str) -> GuardConfig:
+    """Read the thresholds of the guard: one for words and texts, or one for each.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        limits = [float(part) for part in text.split(",")]
+    except ValueError:
+        limits = []
+    if len(limits) not in (1, 2) or not all(0 <= limit <= 1 for limit in limits):
+        raise ConfigError("guard", text, "0, or two numbers up to 1: of a word, of a text")
+    return GuardConfig(limits[0], limits[-1])
+
+
+def load_subject(
+    config: RecogniserConfig,
+    kind: str = "diffusion",
+    start: str | None = None,
+    guard: GuardConfig | None = None,
+) -> Subject:
+    """Load a model.
+
+    Args:
+        config: which, and where it runs.
+        kind: one of :data:`KINDS`.
+        start: what canvases begin from, in the place of what the checkpoint says.
+        guard: when text is dropped, in the place of the same.
+
+    Raises:
+        ConfigError: an option is wrong, or does not go with this kind.
+        ModelError: it cannot be loaded.
+    """
+    if kind not in KINDS:
+        raise ConfigError("recogniser", kind, f"one of {', '.join(KINDS)}")
+    if start is not None and start not in STARTS:
+        raise ConfigError("start", start, f"one of {', '.join(STARTS)}")
+    if kind == "diffusion":
+        recogniser = load_recogniser(config)
+        sampler = recogniser.sampler
+        if start is not None and sampler.is_absorbing:
+            raise ConfigError("start", start, "nothing where canvases begin from masks")
+        recogniser.retune(start or sampler.start, guard or recogniser.guard)
+        begins = "masks" if sampler.is_absorbing else recogniser.sampler.start
+        return Subject(recogniser, True, begins, sampler.scheme, recogniser.guard)
+    if start is not None or guard is not None:
+        raise ConfigError("recogniser", kind, "diffusion, where --start or --guard are given")
+    return Subject(_load_reference(config, kind), has_steps=False)
+
+
+def _load_reference(config: RecogniserConfig, kind: str) -> Reference:
+    # Imported where they are asked for: one is slow to import, the other may not be installed.
+    if kind == "pocketsphinx":
+        from stream_server.evaluation.sphinx import load_sphinx
+
+        return load_sphinx()
+    from stream_server.evaluation.whisper import load_whisper
+
+    if config.model == "embedded":
+        raise ConfigError("model", config.model, "a Whisper checkpoint: a folder or a hub name")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return load_whisper(config.model, config.device)
+
+
+__all__ = ["KINDS", "STARTS", "Subject", "load_subject", "parse_guard"]

@@ -1,0 +1,71 @@
+"""How far the audio supports a text, and what is dropped where it does not.
+
+A decoder that writes a text as a whole writes one for a noise too. The CTC frames beside it know
+better: aligned to them, a word that was said lies on frames that expect its tokens, and one that
+was made up lies on frames that expect something else or nothing.
+
+The support of a token is the geometric mean of its probability over its frames, blanks left out
+(``alignment.TokenSpan.score``); of a word or a text, the geometric mean over its tokens. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream_server.recogniser.alignment import TokenSpan
+
+_FLOOR = 1e-9
+"""Under the smallest support that matters; keeps the logarithm finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardConfig:
+    """Support under which text is dropped; 0 drops nothing.
+
+    Measured with the first embedded checkpoint: of 72 digits of an unknown speaker that it got
+    right, these keep all; of 71 pieces of noise in which it heard words, they silence 57.
+    """
+
+    word: float = 0.1
+    """Of a word: it is left out."""
+    text: float = 0.3
+    """Of the whole text: nothing was said."""
+
+
+def support(spans: Sequence[TokenSpan]) -> float:
+    """Return how far the audio supports tokens, 0 to 1; 1 for none."""
+    scores = [max(span.score, _FLOOR) for span in spans]
+    return float(np.exp(np.log(scores).mean())) if scores else 1.0
+
+
+def confidence(probability: float, supported: float) -> float:
+    """Return the confidence of a word, 0 to 1: the geometric mean of what both halves think.
+
+    It tells right words from wrong ones better than either alone: on 60 digits of an unknown
+    speaker the area under the curve is 0.79, of the decoder's probability 0.74.
+    """
+    return float(np.sqrt(probability * supported))
+
+
+def keep(
+    words: Sequence[Sequence[int]], spans: Sequence[TokenSpan] | None, guard: GuardConfig
+) -> list[bool]:
+    """Say which words of a text stay.
+
+    Args:
+        words: for each word, the places of its tokens.
+        spans: of every token; none where the text does not fit into the audio at all.
+        guard: the thresholds.
+    """
+    if spans is None:
+        return [not (guard.word or guard.text)] * len(words)
+    whole = support([spans[place] for word in words for place in word])
+    if whole < guard.text:
+        return [False] * len(words)
+    return [support([spans[place] for place in word]) >= guard.word for word in words]
+
+
+__all__ = ["GuardConfig", "confidence", "keep", "support"]

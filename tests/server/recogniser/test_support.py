@@ -1,0 +1,71 @@
+"""Words stay where CTC frames expect them, and go where they do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stream_server.recogniser.alignment import TokenSpan, align
+from stream_server.recogniser.support import GuardConfig, confidence, keep, support
+
+BLANK = 0
+GUARD = GuardConfig(word=0.1, text=0.3)
+
+
+def frames(*expected: dict[int, float]) -> np.ndarray:
+    """Log-probabilities of frames that expect these tokens; the rest is shared by the others."""
+    rows = np.empty((len(expected), 8))
+    for row, tokens in zip(rows, expected, strict=True):
+        row[:] = (1 - sum(tokens.values())) / (8 - len(tokens))
+        for token, probability in tokens.items():
+            row[token] = probability
+    return np.log(rows).astype(np.float32)
+
+
+NOTHING = {BLANK: 0.99}
+
+
+def test_a_word_that_was_said_stays_and_one_made_up_goes() -> None:
+    logs = frames(NOTHING, {3: 0.9}, NOTHING, {4: 0.8}, NOTHING, NOTHING)
+    spans = align(logs, [3, 4, 5])
+    assert spans is not None
+    assert keep([[0], [1], [2]], spans, GuardConfig(word=0.1, text=0)) == [True, True, False]
+
+
+def test_one_token_made_up_costs_a_long_word_little() -> None:
+    spans = [TokenSpan(0, 1, 0.9), TokenSpan(1, 2, 0.9), TokenSpan(2, 3, 0.01)]
+    assert support(spans) == pytest.approx((0.9 * 0.9 * 0.01) ** (1 / 3))
+    assert keep([[0, 1, 2]], spans, GuardConfig(word=0.1, text=0)) == [True]
+    assert keep([[0], [1, 2]], spans, GuardConfig(word=0.1, text=0)) == [True, False]
+
+
+def test_a_text_without_support_goes_as_a_whole() -> None:
+    spans = [TokenSpan(0, 1, 0.9), TokenSpan(1, 2, 0.02), TokenSpan(2, 3, 0.02)]
+    assert keep([[0], [1], [2]], spans, GUARD) == [False, False, False]
+    assert keep([[0], [1], [2]], spans, GuardConfig(word=0.1, text=0)) == [True, False, False]
+    better = [TokenSpan(0, 1, 0.9), TokenSpan(1, 2, 0.5), TokenSpan(2, 3, 0.2)]
+    assert keep([[0], [1], [2]], better, GUARD) == [True, True, True]
+
+
+def test_a_text_that_does_not_fit_into_the_audio_goes() -> None:
+    assert align(frames(NOTHING), [3, 4]) is None
+    assert keep([[0], [1]], None, GUARD) == [False, False]
+
+
+def test_without_thresholds_everything_stays() -> None:
+    off = GuardConfig(0, 0)
+    assert keep([[0], [1]], None, off) == [True, True]
+    assert keep([[0]], [TokenSpan(0, 1, 0.0)], off) == [True]
+    assert keep([], [], GUARD) == []
+
+
+def test_support_is_finite_and_between_none_and_all() -> None:
+    assert support([]) == 1
+    assert 0 < support([TokenSpan(0, 1, 0.0)]) < 1e-6
+    assert support([TokenSpan(0, 1, 1.0)]) == 1
+
+
+def test_confidence_is_between_both() -> None:
+    assert confidence(0.9, 0.4) == pytest.approx(0.6)
+    assert confidence(1.0, 1.0) == 1
+    assert confidence(1.0, 0.0) == 0
