@@ -31,6 +31,12 @@ class ConformerAudioEncoder(nn.Module):
         self.hop = 160 * config.subsampling_factor
         """Samples from one state to the next."""
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Its blocks."""
+        layers: nn.ModuleList = self.encoder.layers
+        return layers
+
     def scale_for_training(self) -> None:
         """Draw weights at the scale of PyTorch's own layers.
 
@@ -73,6 +79,12 @@ class WhisperAudioEncoder(nn.Module):
         self.hidden_size: int = config.d_model
         self.hop = 320
         """Samples from one state to the next."""
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Its blocks."""
+        layers: nn.ModuleList = self.encoder.layers
+        return layers
 
     def scale_for_training(self) -> None:
         """Keep the weights: this encoder comes trained."""

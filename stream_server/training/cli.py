@@ -18,9 +18,10 @@ from stream_server.training.corpus import Corpus
 from stream_server.training.data import Clip, load_sets, read_examples, read_sentences
 from stream_server.training.loop import Trainer, log_line
 from stream_server.training.pack import Packed, read_packs, read_spoken, write_packs, write_spoken
+from stream_server.training.phones import Lexicon, write_lexicon
 from stream_server.training.published_run import RunOptions, is_published, train_published
 from stream_server.training.recipe import SpeechConfig, read_recipe, with_scheme
-from stream_server.training.synthesis import prompts, speak_all
+from stream_server.training.synthesis import DIGITS, prompts, speak_all
 from stream_server.training.validation import validate
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
@@ -60,6 +61,7 @@ def pack(
         lines += [line for line in read_examples(wordnet) if line not in sealed]
     lines += [clip.text for clip in clips if len(clip.text.split()) > 2]
     (output / "sentences.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_lexicon(output / "lexicon.json", [*lines, *(clip.text for clip in clips), *DIGITS])
 
 
 @app.command()
@@ -128,9 +130,10 @@ def run(
     tokenizer.save(output / "tokenizer.json")
     torch.set_float32_matmul_precision("high")
     target = torch.device(device)
-    corpus = Corpus(clips, tokenizer, recipe.speech.weights, recipe.batch, target)
+    lexicon = Lexicon.load(data / "lexicon.json")
+    corpus = Corpus(clips, tokenizer, recipe.speech.weights, recipe.batch, target, lexicon)
     print(json.dumps({name: round(s / 3600, 2) for name, s in corpus.seconds.items()}), flush=True)
-    trainer = Trainer(recipe, tokenizer, target)
+    trainer = Trainer(recipe, tokenizer, lexicon.size, target)
     if state.exists():
         trainer.load(state)
     elif start is not None:

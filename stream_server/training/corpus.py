@@ -18,14 +18,7 @@ from torch import Tensor
 
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.pack import RATE, Packed
-
-LETTERS = " abcdefghijklmnopqrstuvwxyz'"
-"""Letter i is class i + 1; class 0 is the blank."""
-
-
-def spell(text: str) -> list[int]:
-    """Return the classes of the letters of a plain text."""
-    return [LETTERS.index(letter) + 1 for letter in text]
+from stream_server.training.phones import Lexicon
 
 
 def _padded(lists: Sequence[Sequence[int]], width: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +43,11 @@ class BatchConfig:
     """Share of rows in which nothing is said."""
     tokens_per_second: float = 6.5
     """A row has room for so many, and no clip more is put into it than fits."""
-    letters_per_second: float = 22.0
+    phones_per_second: float = 16.0
+    short_until: int = 0
+    """Updates in which only the rows of at most ``short`` seconds are drawn: CTC finds its way on
+    short utterances first."""
+    short: float = 3.0
 
     def shape(self, duration: float) -> Shape:
         """Return the shape of a batch of rows of ``duration`` seconds."""
@@ -58,7 +55,7 @@ class BatchConfig:
             rows=max(1, int(self.seconds / duration)),
             samples=int(duration * RATE),
             tokens=int(duration * self.tokens_per_second) + 2,
-            letters=int(duration * self.letters_per_second) + 4,
+            phones=int(duration * self.phones_per_second) + 4,
         )
 
 
@@ -71,7 +68,7 @@ class Shape:
     """Of a row."""
     tokens: int
     """Room for the text of a row."""
-    letters: int
+    phones: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +105,9 @@ class Batch:
     """[rows, tokens], padded with 0."""
     text_lengths: Tensor
     """[rows]."""
-    letters: Tensor
-    """[rows, letters], padded with 0: the text as :data:`LETTERS`, for the encoder's own CTC."""
-    letter_lengths: Tensor
+    phones: Tensor
+    """[rows, phones], padded with 0, for the CTC in the middle of the encoder."""
+    phone_lengths: Tensor
     """[rows]."""
 
     def copy(self, other: Batch) -> None:
@@ -129,6 +126,7 @@ class Corpus:
         weights: Mapping[str, float],
         config: BatchConfig,
         device: torch.device,
+        lexicon: Lexicon | None = None,
     ) -> None:
         self._config = config
         self._device = device
@@ -138,7 +136,7 @@ class Corpus:
         self._audio = torch.empty(int(starts[-1]), dtype=torch.int16, device=device)
         for clip, start in zip(clips, self._starts, strict=False):
             self._audio[start : start + len(clip.pcm)] = torch.from_numpy(clip.pcm).to(device)
-        self._texts = [clip.text for clip in clips]
+        self._phones = [lexicon.encode(clip.text) if lexicon else [] for clip in clips]
         self._tokens = [tokenizer.encode(clip.text) for clip in clips]
         self._speakers = [clip.speaker for clip in clips]
         self._sets = [clip.set for clip in clips]
@@ -179,11 +177,11 @@ class Corpus:
         wanted = chance.uniform(0.4, 1.0) * samples
         least = 0 if name in self._config.joined else samples // 2
         pieces: list[Piece] = []
-        end, tokens, letters = lead, 0, 0
+        end, tokens, phones = lead, 0, 0
         while (clip := self._pick(pool, least, samples - tail - end, chance)) is not None:
             tokens += len(self._tokens[clip])
-            letters += len(self._texts[clip]) + 1
-            if tokens > shape.tokens or letters > shape.letters + 1:
+            phones += len(self._phones[clip])
+            if tokens > shape.tokens or phones > shape.phones:
                 break
             pieces.append(Piece(clip, end))
             end += self._lengths[clip]
@@ -197,10 +195,13 @@ class Corpus:
                 pool = self._by_set[chance.choices(self._names, self._weights)[0]]
         return pieces, min(end + tail, samples)
 
-    def draw(self, chance: random.Random) -> Layout:
-        """Draw what a batch is made of; touches no device, so that a thread can do it."""
+    def draw(self, chance: random.Random, step: int) -> Layout:
+        """Draw what the batch of an update is made of; touches no device: a thread can do it."""
         config = self._config
-        shape = config.shape(chance.choice(config.durations))
+        durations = config.durations
+        if step < config.short_until:
+            durations = tuple(d for d in durations if d <= config.short) or durations[:1]
+        shape = config.shape(chance.choice(durations))
         speeds = [chance.uniform(*config.speed) for _ in range(shape.rows)]
         rows = [self._compose_row(shape, speed, chance) for speed in speeds]
         lengths = [
@@ -208,20 +209,20 @@ class Corpus:
             for (_, length), speed in zip(rows, speeds, strict=True)
         ]
         tokens = [[t for piece in row for t in self._tokens[piece.clip]] for row, _ in rows]
-        letters = [spell(" ".join(self._texts[piece.clip] for piece in row)) for row, _ in rows]
+        phones = [[p for piece in row for p in self._phones[piece.clip]] for row, _ in rows]
         texts: tuple[Tensor, ...] = (
             torch.tensor(lengths),
             *_padded(tokens, shape.tokens),
-            *_padded(letters, shape.letters),
+            *_padded(phones, shape.phones),
         )
         if self._device.type == "cuda":
             texts = tuple(tensor.pin_memory() for tensor in texts)
         pieces = [(row, piece) for row, (found, _) in enumerate(rows) for piece in found]
         return Layout(shape, pieces, speeds, texts)
 
-    def batch(self, chance: random.Random) -> Batch:
+    def batch(self, chance: random.Random, step: int = 0) -> Batch:
         """Draw a batch and lay it out."""
-        return self.lay_out(self.draw(chance))
+        return self.lay_out(self.draw(chance, step))
 
     def lay_out(self, layout: Layout) -> Batch:
         """Put a batch on the device."""
@@ -267,4 +268,4 @@ class Corpus:
         return tensor.pin_memory().to(self._device, non_blocking=True)
 
 
-__all__ = ["LETTERS", "Batch", "BatchConfig", "Corpus", "Layout", "Piece", "Shape", "spell"]
+__all__ = ["Batch", "BatchConfig", "Corpus", "Layout", "Piece", "Shape"]

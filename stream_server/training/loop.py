@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from stream_server.recogniser.model import ModelConfig, TranscriptionModel
 from stream_server.recogniser.tokenizer import END, Tokenizer
 from stream_server.training.augment import mask_features, perturb, stretch_features
-from stream_server.training.corpus import LETTERS, Batch, Corpus, Layout
+from stream_server.training.corpus import Batch, Corpus, Layout
 from stream_server.training.ctc import ctc_loss
 from stream_server.training.graphs import GraphedGradients, Losses
 from stream_server.training.losses import MiddleCtc, ctc_draft, diffusion_loss, teacher_forced
@@ -61,9 +61,18 @@ def learning_rate(step: int, done: float, config: OptimiserConfig) -> float:
 
 
 class Trainer:
-    """A run: network, optimiser, average, step."""
+    """A run: network, optimiser, average, step.
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> None:
+    Args:
+        recipe: what to train, and how.
+        tokenizer: of the text.
+        phones: classes of the lexicon.
+        device: where to.
+    """
+
+    def __init__(
+        self, recipe: Recipe, tokenizer: Tokenizer, phones: int, device: torch.device
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.tokenizer = tokenizer
@@ -72,7 +81,7 @@ class Trainer:
         self.model = TranscriptionModel(model_config(recipe))
         self.model.decoder.scale_for_training()
         self.model.encoder.scale_for_training()
-        self.middle = MiddleCtc(self.model.encoder.hidden_size, len(LETTERS) + 1)
+        self.middle = MiddleCtc(self.model.encoder, phones, recipe.losses.middle_layer)
         self.trained = nn.ModuleDict({"model": self.model, "middle": self.middle}).to(device)
         config = recipe.optimiser
         parameters = [p for p in self.trained.parameters() if p.requires_grad]
@@ -129,7 +138,7 @@ class Trainer:
         half = self.device.type == "cuda" and recipe.optimiser.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             encoded = model.encode(features, frames)
-            middle = self.middle(encoded.states)
+            middle = self.middle()
             languages = torch.full_like(batch.lengths, self.tokenizer.language("en"))
             unsaid = torch.rand(len(languages), device=self.device) < 0.2
             languages = languages.masked_fill(unsaid, self.tokenizer.language(None))
@@ -146,7 +155,7 @@ class Trainer:
                 model, cache, targets, lengths, draft, weights, conditioned
             )
         ctc = ctc_loss(encoded.ctc, encoded.counts * parts, text, lengths)
-        early = ctc_loss(middle, encoded.state_counts, batch.letters, batch.letter_lengths)
+        early = ctc_loss(middle, encoded.state_counts, batch.phones, batch.phone_lengths)
         total = (
             weights.diffusion * diffusion
             + weights.autoregressive * causal
@@ -218,8 +227,8 @@ class Trainer:
         chance = random.Random(self.chance.random())
         with ThreadPoolExecutor(1) as pool:
             ahead: deque[Future[Layout]] = deque()
-            for _ in range(count):
-                ahead.append(pool.submit(corpus.draw, chance))
+            for step in range(self.step, self.step + count):
+                ahead.append(pool.submit(corpus.draw, chance, step))
                 if len(ahead) > 4:
                     yield ahead.popleft().result()
             while ahead:

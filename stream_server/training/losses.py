@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import MASK, Noise, SamplerConfig, advance, reveal
+from stream_server.recogniser.encoder import AudioEncoder
 from stream_server.recogniser.model import Encoded, TranscriptionModel
 from stream_server.recogniser.tokenizer import END
 
@@ -26,6 +27,8 @@ class LossConfig:
     autoregressive: float = 0.3
     ctc: float = 0.5
     middle_ctc: float = 0.3
+    middle_layer: int = -1
+    """Layer of the encoder that carries the CTC of phones; -1 is the last."""
     filler: float = 0.1
     """Weight of a position behind the end of text against one of the text."""
     all_noise: float = 0.3
@@ -37,18 +40,28 @@ class LossConfig:
 
 
 class MiddleCtc(nn.Module):
-    """A CTC head for letters on the encoder's states; training only.
+    """A CTC head for phones on a layer in the middle of the encoder; training only.
 
-    Letters are learnt hundreds of updates before larger pieces of words, and open the way to them.
+    Phones are learnt long before pieces of words, and open the way to them. Hierarchical CTC:
+    Krishna et al., 2018, arXiv 1807.06234.
     """
 
-    def __init__(self, width: int, vocabulary: int) -> None:
+    def __init__(self, encoder: AudioEncoder, classes: int, layer: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, vocabulary)
+        self.norm = nn.LayerNorm(encoder.hidden_size)
+        self.linear = nn.Linear(encoder.hidden_size, classes)
+        self._states: Tensor | None = None
+        encoder.layers[layer].register_forward_hook(self._keep)
 
-    def forward(self, states: Tensor) -> Tensor:
-        """Return log-probabilities [rows, states, vocabulary] in float32."""
-        scores: Tensor = self.linear(states)
+    def _keep(self, layer: nn.Module, inputs: object, states: Tensor) -> None:
+        self._states = states
+
+    def forward(self) -> Tensor:
+        """Return log-probabilities [rows, states, classes] of what the encoder heard last."""
+        states, self._states = self._states, None
+        if states is None:
+            raise RuntimeError("the encoder has not run")
+        scores: Tensor = self.linear(self.norm(states))
         return scores.float().log_softmax(dim=-1)
 
 

@@ -19,7 +19,7 @@ import soundfile
 
 from stream_server.training.pack import RATE, Packed, Samples
 
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "oh")
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "oh")
 _ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc", "en-029")
 _VARIANTS = (
     *("f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"),
@@ -45,7 +45,7 @@ def prompts(sentences: Sequence[str], count: int, digits: float, seed: int) -> l
     for _ in range(count):
         words = chance.choice(sentences).split()
         if chance.random() < digits:
-            words = chance.choices(_DIGITS, k=chance.randint(1, 10))
+            words = chance.choices(DIGITS, k=chance.randint(1, 10))
         elif chance.random() < 0.4 and len(words) > 3:
             start = chance.randrange(len(words) - 2)
             words = words[start : start + chance.randint(2, 7)]
@@ -104,4 +104,4 @@ def speak_all(drawn: Sequence[Prompt], workers: int) -> list[Packed]:
         return [packed for packed in pool.map(speak, drawn, chunksize=32) if packed is not None]
 
 
-__all__ = ["Prompt", "prompts", "resample", "speak", "speak_all"]
+__all__ = ["DIGITS", "Prompt", "prompts", "resample", "speak", "speak_all"]

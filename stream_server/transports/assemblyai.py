@@ -25,13 +25,14 @@ from stream_server.recogniser.interface import RecogniserInfo
 from stream_server.transports.answers import json_response
 from stream_server.transports.dialect import (
     NOTHING,
+    Api,
     Call,
     Dialect,
     DialectEndpoint,
-    Door,
     Heard,
     read_control,
 )
+from stream_server.transports.door import Door
 from stream_server.transports.opening import Announced, AudioFormat, Inlet
 from stream_server.transports.turns import Cuts, Turn
 from stream_server.transports.words import bare, milliseconds
@@ -350,21 +351,8 @@ def _shown(word: Word, *, is_final: bool, is_formatted: bool) -> _Word:
     )
 
 
-class AssemblyAiApi:
+class AssemblyAiApi(Api):
     """``/v3/ws``."""
-
-    def credentials(self, connection: HTTPConnection) -> Sequence[str]:
-        """Return the key of the header, which has no scheme, and the token of the URL."""
-        header = connection.headers.get("authorization", "")
-        return [key for key in (header, connection.query_params.get("token", "")) if key]
-
-    def subprotocol(self, connection: HTTPConnection) -> str | None:
-        """Return none: the API has none."""
-        return None
-
-    def headers(self, call: Call) -> Mapping[str, str]:
-        """Return nothing: the identifier is in ``Begin``."""
-        return {}
 
     def begin(self, connection: HTTPConnection, call: Call, info: RecogniserInfo) -> Dialect:
         """Return the translator for a client."""

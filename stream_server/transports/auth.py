@@ -1,10 +1,16 @@
 """Who may come in: keys, compared in constant time.
 
-A key comes as ``Authorization: Bearer KEY``, as ``X-API-Key: KEY``, or as ``?api_key=KEY``. A
-browser's WebSocket cannot set headers and should not have a key in its address: it offers the
-subprotocol ``diffscribe.key.`` with the key in unpadded base64url (RFC 4648, 5) after it. Keys are
-hashed before they are compared, so that neither their content nor their length shows in the time
-it takes.
+A key may come in any of the ways that the APIs here have for it, whichever API is asked:
+
+- ``Authorization: Bearer KEY``; of Deepgram ``Token KEY``; of AssemblyAI ``KEY`` alone,
+- ``X-API-Key: KEY``,
+- ``?api_key=KEY``; of AssemblyAI ``?token=KEY``; of Speechmatics ``?jwt=KEY``,
+- in a subprotocol, since a browser's WebSocket cannot set headers and should not have a key in its
+  address: ``diffscribe.key.`` with the key in unpadded base64url (RFC 4648, 5) after it; of OpenAI
+  ``openai-insecure-api-key.KEY``; of Deepgram the pair ``token, KEY``.
+
+Keys are hashed before they are compared, so that neither their content nor their length shows in
+the time it takes.
 """
 
 from __future__ import annotations
@@ -13,28 +19,50 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.requests import HTTPConnection
 
 from stream_server.errors import Unauthorized
 
-SUBPROTOCOL_PREFIX = "diffscribe.key."
-"""What a subprotocol begins with that is a key."""
+KEY_SCHEMES = ("bearer", "token")
+"""Before a key, in ``Authorization`` and as the first of two subprotocols."""
+_PARAMETERS = ("api_key", "token", "jwt")
+_MOST = 8
+"""Keys of one connection that are looked at."""
 
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _offered(connection: HTTPConnection) -> list[str]:
-    scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
-    offered = [credentials.strip()] if scheme.lower() == "bearer" else []
-    offered += connection.headers.getlist("x-api-key")
-    for name in connection.headers.get("sec-websocket-protocol", "").split(","):
-        if name.strip().startswith(SUBPROTOCOL_PREFIX):
-            offered.append(_unpacked(name.strip().removeprefix(SUBPROTOCOL_PREFIX)))
-    return offered + connection.query_params.getlist("api_key")
+def offered_keys(connection: HTTPConnection) -> list[str]:
+    """Return the keys that a connection brings, the first few of them."""
+    parameters = connection.query_params
+    found = [
+        *_of_header(connection.headers.get("authorization", "")),
+        *connection.headers.getlist("x-api-key"),
+        *_of_subprotocols(connection.headers.get("sec-websocket-protocol", "")),
+        *(key for name in _PARAMETERS for key in parameters.getlist(name)),
+    ]
+    return found[:_MOST]
+
+
+def _of_header(value: str) -> list[str]:
+    scheme, space, key = value.strip().partition(" ")
+    if scheme.lower() in KEY_SCHEMES:
+        return [key.strip()]
+    return [] if space or not scheme else [scheme]
+
+
+def _of_subprotocols(value: str) -> list[str]:
+    names = [name.strip() for name in value.split(",")]
+    found = [names[1]] if len(names) > 1 and names[0].lower() in KEY_SCHEMES else []
+    for name in names:
+        for prefix, unpack in _PREFIXES.items():
+            if name.startswith(prefix):
+                found.append(unpack(name.removeprefix(prefix)))
+    return found
 
 
 def _unpacked(text: str) -> str:
@@ -42,6 +70,13 @@ def _unpacked(text: str) -> str:
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except ValueError:
         return ""
+
+
+_PREFIXES: dict[str, Callable[[str], str]] = {
+    "diffscribe.key.": _unpacked,
+    "openai-insecure-api-key.": str,
+}
+"""What a subprotocol begins with that is a key, and how the rest is read."""
 
 
 class Keys:
@@ -60,19 +95,15 @@ class Keys:
             return secrets.token_bytes(32)
         return hmac.digest(b"".join(sorted(self._digests)), purpose, "sha256")
 
-    def check(self, connection: HTTPConnection, *more: str) -> None:
+    def check(self, connection: HTTPConnection) -> None:
         """Let ``connection`` in.
-
-        Args:
-            connection: with its keys in the usual places.
-            more: keys that came in a way of one API.
 
         Raises:
             Unauthorized: it brings no key, or no right one.
         """
         if not self._digests:
             return
-        offered = [_digest(key) for key in [*more, *_offered(connection)][:8]]
+        offered = [_digest(key) for key in offered_keys(connection)]
         # Every pair is compared: leaving at the first match would tell which key it was.
         matches = [hmac.compare_digest(a, b) for a in offered for b in self._digests]
         if not any(matches):
@@ -82,4 +113,4 @@ class Keys:
             )
 
 
-__all__ = ["SUBPROTOCOL_PREFIX", "Keys"]
+__all__ = ["KEY_SCHEMES", "Keys", "offered_keys"]

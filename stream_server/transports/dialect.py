@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +28,12 @@ from starlette.websockets import WebSocket
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import ClientMessage, ServerMessage
 from stream_server.errors import DiffscribeError, TooLarge, error_message, wire_error
-from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import RecogniserInfo
 from stream_server.session.driver import run_session
-from stream_server.transports.admission import Admission
+from stream_server.transports.answers import error_response
 from stream_server.transports.auth import Keys
+from stream_server.transports.door import Door
 from stream_server.transports.socket import GRACE_SECONDS, Socket
-
-_log = structlog.stdlib.get_logger(__name__)
 
 _MAX_TEXT = 65_536
 """Characters of a text frame; no control message of these APIs is near it."""
@@ -84,27 +83,37 @@ class Dialect(Protocol):
         """Return close code and reason in the API's terms."""
 
 
-class Api(Protocol):
-    """One API over WebSocket."""
+class Api(ABC):
+    """One API over WebSocket, with what most of them have in common."""
 
-    def credentials(self, connection: HTTPConnection) -> Sequence[str]:
-        """Return the keys that a client brought in the API's own ways."""
+    def check(self, connection: HTTPConnection, keys: Keys) -> None:
+        """Let a client in.
+
+        Raises:
+            Unauthorized: it brings no right key.
+        """
+        keys.check(connection)
 
     def subprotocol(self, connection: HTTPConnection) -> str | None:
         """Return which of the offered subprotocols is accepted."""
+        return None
 
     def headers(self, call: Call) -> Mapping[str, str]:
         """Return headers of the accepting response."""
+        return {}
 
+    @abstractmethod
     def begin(self, connection: HTTPConnection, call: Call, info: RecogniserInfo) -> Dialect:
         """Return the translator for a client that is let in.
 
         Raises:
             InvalidField: what the client asks for in its URL is wrong.
+            RemoteProtocolError: it asks for another protocol.
         """
 
     def refuse(self, error: Exception, call: Call) -> Response:
         """Return the answer, before the upgrade, to a client that is not let in."""
+        return error_response(error)
 
 
 _Control = TypeVar("_Control", bound=msgspec.Struct)
@@ -197,24 +206,6 @@ class DialectPeer:
                 await self._socket.send(msgspec.json.encode(message).decode())
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What every endpoint needs to let a client in."""
-
-    admission: Admission
-    keys: Keys
-    metrics: Metrics
-    max_message_bytes: int
-    """Of one frame of audio."""
-
-    def record_refusal(self, error: Exception) -> None:
-        """Count a client that was not let in."""
-        code = wire_error(error).code
-        self.metrics.record_session_refused()
-        self.metrics.record_error(code)
-        _log.info("session refused", code=code)
-
-
 class DialectEndpoint:
     """Serves one API: lets a client in, or says before the upgrade why not.
 
@@ -233,14 +224,13 @@ class DialectEndpoint:
         socket = Socket(websocket, door.max_message_bytes)
         with contextlib.ExitStack() as stack:
             try:
-                door.keys.check(websocket, *api.credentials(websocket))
+                api.check(websocket, door.keys)
                 services = door.admission.check()
                 dialect = api.begin(websocket, call, services.info)
                 peer = DialectPeer(socket, dialect)
                 stack.enter_context(door.admission.admit(peer))
             except (DiffscribeError, RemoteProtocolError) as error:
-                door.record_refusal(error)
-                await websocket.send_denial_response(api.refuse(error, call))
+                await door.refuse(websocket, error, api.refuse(error, call))
                 return
             with structlog.contextvars.bound_contextvars(session=call.request_id):
                 headers = [(k.encode(), v.encode()) for k, v in api.headers(call).items()]
@@ -256,7 +246,6 @@ __all__ = [
     "Dialect",
     "DialectEndpoint",
     "DialectPeer",
-    "Door",
     "Heard",
     "read_control",
 ]

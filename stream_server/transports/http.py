@@ -46,7 +46,7 @@ from stream_server.transports.answers import (
 from stream_server.transports.auth import Keys
 from stream_server.transports.calls import Calls
 from stream_server.transports.deepgram import api as deepgram
-from stream_server.transports.dialect import Door
+from stream_server.transports.door import Door
 from stream_server.transports.hub import Hub
 from stream_server.transports.upload import UploadEndpoint
 from stream_server.transports.websocket import StreamEndpoint
@@ -208,8 +208,8 @@ def make_app(
     """
     pages = _Pages(admission, metrics, limits.max_sessions, version)
     upload = UploadEndpoint(admission, keys, metrics)
-    stream = StreamEndpoint(admission, keys, metrics, limits.max_message_bytes)
     door = Door(admission, keys, metrics, limits.max_message_bytes)
+    stream = StreamEndpoint(door)
     routes: list[BaseRoute] = [
         *page.routes(_guarded(keys, pages.index)),
         Route("/healthz", pages.health),
@@ -219,11 +219,11 @@ def make_app(
         Route(STREAM_PATH, _upgrade_required),
         WebSocketRoute(STREAM_PATH, stream.__call__),
         *openai_rest.routes(admission, keys),
-        *openai_realtime.routes(admission, keys, metrics, limits.max_message_bytes),
+        *openai_realtime.routes(door),
         *deepgram.routes(door),
         *assemblyai.routes(door),
         *speechmatics.routes(door),
-        *vosk.routes(admission, keys, metrics, limits.max_message_bytes),
+        *vosk.routes(door),
     ]
     if parts is not None:
         routes += [

@@ -68,7 +68,7 @@ class OfferEndpoints:
         """Answer an offer."""
         try:
             self._keys.check(request)
-            offer = _read(await read_body(request, "application/json", 2 * MAX_SDP_BYTES))
+            offer = _read(await read_body(request, 2 * MAX_SDP_BYTES, "application/json"))
             ufrag = find_ufrag(offer.sdp)
             call = await self._calls.answer(offer.sdp, ufrag, offer.start, offer.name)
         except DiffscribeError as error:

@@ -329,11 +329,6 @@ def decode(text: str | bytes, kind: type[_T]) -> _T:
         raise InvalidField("the event is not JSON in UTF-8") from None
 
 
-def encode(event: Event) -> str:
-    """Return the text frame that carries ``event``."""
-    return msgspec.json.encode(event).decode()
-
-
 __all__ = [
     "AudioAppend",
     "AudioFields",
@@ -373,5 +368,4 @@ __all__ = [
     "TurnDetection",
     "Usage",
     "decode",
-    "encode",
 ]

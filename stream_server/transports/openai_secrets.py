@@ -18,12 +18,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from stream_server.errors import DiffscribeError, InvalidField, TooLarge, Unauthorized
+from stream_server.errors import DiffscribeError, InvalidField, Unauthorized
 from stream_server.transports import openai_config as config
 from stream_server.transports import openai_events as wire
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import error_response, json_response
 from stream_server.transports.auth import Keys
+from stream_server.transports.body import read_body
 
 _PREFIX = "ek_"
 _SIGNATURE = 16
@@ -150,12 +151,7 @@ class _Endpoint:
 
     async def _read(self, request: Request) -> bytes:
         self._keys.check(request)
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MAX_BODY:
-                raise TooLarge(f"a session's settings may have {_MAX_BODY} bytes")
-        return body
+        return await read_body(request, _MAX_BODY)
 
     def _settings(self, fields: wire.SessionFields) -> tuple[config.Settings, str]:
         info = self._admission.check().info

@@ -27,6 +27,7 @@ from stream_protocol.messages import (
 )
 from stream_server.transports import openai_events as wire
 from stream_server.transports.growing_text import GrowingText
+from stream_server.transports.words import milliseconds, seconds
 
 _DOUBT = CLOCK_RATE * 40 // 1000
 """Samples by which the session may have cut before the last sample of a commit: a frame and the
@@ -155,9 +156,9 @@ class Turns:
         return _Item(f"item_{self._suffix}_{self._items}", is_manual=is_manual)
 
     def _bound(self, item: _Item) -> Flush:
-        seconds = (self._received - self._committed) / CLOCK_RATE
+        length = seconds(self._received - self._committed)
         self._committed = self._received
-        self._boundaries.append(_Boundary(item.id, self._received, item, seconds))
+        self._boundaries.append(_Boundary(item.id, self._received, item, length))
         return Flush(id=item.id)
 
     def _owner(self, at: int) -> _Item:
@@ -173,13 +174,13 @@ class Turns:
         item.words.begin(message.segment)
         if item.is_manual:
             return []
-        return [wire.SpeechStarted(self.event_id(), item.id, _milliseconds(message.at))]
+        return [wire.SpeechStarted(self.event_id(), item.id, milliseconds(message.at))]
 
     def _end(self, message: SpeechEnded) -> list[wire.Event]:
         item = self._owners.get(message.segment)
         if item is None or item.is_manual or item.is_discarded:
             return []
-        stopped = wire.SpeechStopped(self.event_id(), item.id, _milliseconds(message.at))
+        stopped = wire.SpeechStopped(self.event_id(), item.id, milliseconds(message.at))
         return [stopped, *self._commit(item)]
 
     def _commit(self, item: _Item) -> Iterator[wire.Event]:
@@ -211,7 +212,7 @@ class Turns:
         if message.language and message.language not in item.languages:
             item.languages.append(message.language)
         if not item.is_manual:
-            events += self._complete(item, (message.end - message.start) / CLOCK_RATE)
+            events += self._complete(item, seconds(message.end - message.start))
         return events
 
     def _close(self, message: Flushed) -> list[wire.Event]:
@@ -220,7 +221,7 @@ class Turns:
         boundary = self._boundaries.popleft()
         return self._complete(boundary.item, boundary.seconds)
 
-    def _complete(self, item: _Item, seconds: float) -> list[wire.Event]:
+    def _complete(self, item: _Item, length: float) -> list[wire.Event]:
         if item.is_discarded:
             return []
         if item.failure is not None and not item.words.text:
@@ -230,7 +231,7 @@ class Turns:
                 self.event_id(),
                 item.id,
                 item.words.text,
-                wire.Usage(round(seconds, 3)),
+                wire.Usage(length),
                 tuple(wire.LanguageCode(code) for code in item.languages),
             )
         ]
@@ -245,10 +246,6 @@ def error_detail(error: Error, event_id: str | None = None) -> wire.ErrorDetail:
     """
     kind = "server_error" if error.retryable else "invalid_request_error"
     return wire.ErrorDetail(kind, error.code, error.message, error.field, event_id)
-
-
-def _milliseconds(samples: int) -> int:
-    return samples * 1000 // CLOCK_RATE
 
 
 __all__ = ["Turns", "error_detail"]

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import contextlib
 
-import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from stream_server.errors import TooLarge, wire_error
-from stream_server.metrics import Metrics
-from stream_server.transports.answers import error_response
-
-_log = structlog.stdlib.get_logger(__name__)
+from stream_server.errors import TooLarge
 
 GRACE_SECONDS = 1.0
 """What a client gets to take the last message when the server stops."""
@@ -92,13 +87,4 @@ class Socket:
         self._is_gone = True
 
 
-async def refuse(websocket: WebSocket, error: Exception, metrics: Metrics) -> None:
-    """Answer an upgrade with why there is none."""
-    code = wire_error(error).code
-    metrics.record_session_refused()
-    metrics.record_error(code)
-    _log.info("session refused", code=code)
-    await websocket.send_denial_response(error_response(error))
-
-
-__all__ = ["GRACE_SECONDS", "Socket", "refuse"]
+__all__ = ["GRACE_SECONDS", "Socket"]

@@ -24,13 +24,14 @@ from stream_server.recogniser.interface import RecogniserInfo
 from stream_server.transports.answers import json_response
 from stream_server.transports.dialect import (
     NOTHING,
+    Api,
     Call,
     Dialect,
     DialectEndpoint,
-    Door,
     Heard,
     read_control,
 )
+from stream_server.transports.door import Door
 from stream_server.transports.opening import Announced, AudioFormat, Inlet
 from stream_server.transports.turns import Cuts
 from stream_server.transports.words import partial_words, seconds
@@ -434,20 +435,8 @@ def _merged(old: _Config, new: _Config) -> _Config:
     return msgspec.structs.replace(old, **given)
 
 
-class SpeechmaticsApi:
+class SpeechmaticsApi(Api):
     """``/v2``."""
-
-    def credentials(self, connection: HTTPConnection) -> Sequence[str]:
-        """Return the token of the URL; the header is the usual one."""
-        return [key for key in (connection.query_params.get("jwt", ""),) if key]
-
-    def subprotocol(self, connection: HTTPConnection) -> str | None:
-        """Return none: the API has none."""
-        return None
-
-    def headers(self, call: Call) -> Mapping[str, str]:
-        """Return nothing: the identifier is in ``RecognitionStarted``."""
-        return {}
 
     def begin(self, connection: HTTPConnection, call: Call, info: RecogniserInfo) -> Dialect:
         """Return the translator for a client."""

@@ -12,10 +12,10 @@ from typing import Literal
 
 import msgspec
 
-from stream_protocol.messages import CLOCK_RATE
 from stream_protocol.subtitles import Cue, make_cues
 from stream_protocol.subtitles import render as render_subtitles
 from stream_server.transports.file_job import FileSegment
+from stream_server.transports.words import seconds
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 
@@ -105,7 +105,7 @@ def segment_cues(segment: FileSegment) -> list[Cue]:
 def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) -> _Verbose:
     segments = transcription.segments
     words = [
-        _Word(word.text.strip(), _seconds(word.start), _seconds(word.end))
+        _Word(word.text.strip(), seconds(word.start), seconds(word.end))
         for segment in segments
         for word in segment.words
         if word.start is not None and word.end is not None
@@ -114,13 +114,13 @@ def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) 
     return _Verbose(
         task="transcribe",
         language=transcription.language or next(found, ""),
-        duration=_seconds(transcription.length),
+        duration=seconds(transcription.length),
         text=transcription.text,
         segments=[
             _Segment(
                 index,
-                _seconds(each.start),
-                _seconds(each.end),
+                seconds(each.start),
+                seconds(each.end),
                 each.text,
                 round(math.log(max(each.confidence, 1e-6)), 4),
             )
@@ -130,10 +130,6 @@ def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) 
         else None,
         words=words if has_words else None,
     )
-
-
-def _seconds(samples: int) -> float:
-    return round(samples / CLOCK_RATE, 3)
 
 
 __all__ = ["ResponseFormat", "Transcription", "render", "segment_cues"]

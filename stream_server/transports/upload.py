@@ -136,7 +136,7 @@ async def _read(request: Request, services: Services) -> AsyncIterator[tuple[_Fi
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         fields = _read_fields(dict(request.query_params))
-        async with read_body(request, services) as body:
+        async with spool_body(request, services) as body:
             yield fields, body
         return
     limited = _limited(request, max_bytes + _FORM_ALLOWANCE, services.limits)
@@ -155,7 +155,7 @@ async def _read(request: Request, services: Services) -> AsyncIterator[tuple[_Fi
 
 
 @contextlib.asynccontextmanager
-async def read_body(
+async def spool_body(
     request: Request, services: Services, head: bytes = b""
 ) -> AsyncIterator[BinaryIO]:
     """Give the body as a file, which is closed when the block is left.
@@ -269,4 +269,4 @@ def _read_fields(values: Mapping[str, str]) -> _Fields:
     )
 
 
-__all__ = ["UploadEndpoint", "read_body", "transcribe"]
+__all__ = ["UploadEndpoint", "spool_body", "transcribe"]

@@ -17,11 +17,10 @@ from stream_protocol.connection import AUDIO, Connection, State
 from stream_protocol.errors import LocalProtocolError, RemoteProtocolError
 from stream_protocol.messages import SUBPROTOCOL, ClientMessage, ServerMessage
 from stream_server.errors import DiffscribeError, error_message, wire_error
-from stream_server.metrics import Metrics
 from stream_server.session.driver import run_session
-from stream_server.transports.admission import Admission
-from stream_server.transports.auth import Keys
-from stream_server.transports.socket import GRACE_SECONDS, Socket, refuse
+from stream_server.transports.answers import error_response
+from stream_server.transports.door import Door
+from stream_server.transports.socket import GRACE_SECONDS, Socket
 
 
 class WebSocketPeer:
@@ -107,30 +106,23 @@ class StreamEndpoint:
     """``/v1/stream``: lets a client in, or says before the upgrade why not.
 
     Args:
-        admission: the door.
-        keys: who may come in.
-        metrics: where refusals are counted.
-        max_message_bytes: of one WebSocket message.
+        door: who is let in.
     """
 
-    def __init__(
-        self, admission: Admission, keys: Keys, metrics: Metrics, max_message_bytes: int
-    ) -> None:
-        self._admission = admission
-        self._keys = keys
-        self._metrics = metrics
-        self._max_bytes = max_message_bytes
+    def __init__(self, door: Door) -> None:
+        self._door = door
 
     async def __call__(self, websocket: WebSocket) -> None:
         """Serve one connection to its end."""
-        peer = WebSocketPeer(websocket, self._max_bytes)
+        door = self._door
+        peer = WebSocketPeer(websocket, door.max_message_bytes)
         with contextlib.ExitStack() as stack:
             try:
-                self._keys.check(websocket)
+                door.keys.check(websocket)
                 subprotocol = _choose_subprotocol(websocket)
-                services = stack.enter_context(self._admission.admit(peer))
+                services = stack.enter_context(door.admission.admit(peer))
             except (DiffscribeError, RemoteProtocolError) as error:
-                await refuse(websocket, error, self._metrics)
+                await door.refuse(websocket, error, error_response(error))
                 return
             session_id = uuid.uuid4().hex
             with structlog.contextvars.bound_contextvars(session=session_id):

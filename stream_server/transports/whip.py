@@ -147,7 +147,7 @@ def _start(request: Request) -> Start:
 
 
 async def _read(request: Request, kind: str) -> str:
-    return (await read_body(request, kind, MAX_SDP_BYTES)).decode("utf-8", "replace")
+    return (await read_body(request, MAX_SDP_BYTES, kind)).decode("utf-8", "replace")
 
 
 def _answer(

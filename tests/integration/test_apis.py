@@ -240,3 +240,24 @@ async def test_a_plain_get_of_a_websocket_says_so(server) -> None:
     async with httpx.AsyncClient(base_url=server.url) as http:
         answer = await http.get("/v1/realtime")
     assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+
+
+async def test_the_root_is_a_page_an_index_and_vosk(server) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        page = await http.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+        index = await http.get("/", headers={"Accept": "application/json"})
+        plain = await http.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert index.json()["name"] == "diffscribe"
+    assert plain.json() == index.json(), "curl, too, is told in JSON"
+    async with vosk(server, "/") as socket:
+        await socket.send('{"eof" : 1}')
+        assert json.loads(await socket.recv()) == {"text": ""}
+
+
+@pytest.mark.parametrize("path", ["/web/", "/web/client.js", "/overlay", "/whip", "/healthz"])
+async def test_what_is_no_websocket_says_so_before_the_upgrade(server, path: str) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        async with vosk(server, path):
+            pass
+    assert caught.value.response.status_code == 404

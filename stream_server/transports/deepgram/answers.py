@@ -1,8 +1,7 @@
-"""What Deepgram's endpoints say before and around a transcript: refusals, headers, credentials."""
+"""What Deepgram's endpoints say before and around a transcript: refusals, headers, subprotocols."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -11,9 +10,9 @@ from starlette.responses import Response
 
 from stream_server.errors import error_message, wire_error
 from stream_server.transports.answers import RETRY_AFTER, json_response
+from stream_server.transports.auth import KEY_SCHEMES
 from stream_server.transports.dialect import Call
 
-_SCHEMES: Final = ("token", "bearer")
 _CODES: Final = {
     401: "INVALID_AUTH",
     408: "SLOW_UPLOAD",
@@ -52,20 +51,10 @@ def call_headers(call: Call) -> dict[str, str]:
     return {"dg-request-id": call.request_id}
 
 
-def credentials(connection: HTTPConnection) -> Sequence[str]:
-    """Return the keys that came as ``Authorization: Token KEY`` or in the subprotocols."""
-    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
-    found = [key.strip()] if scheme.lower() in _SCHEMES else []
-    offered: list[str] = connection.scope.get("subprotocols", [])
-    if len(offered) >= 2 and offered[0].lower() in _SCHEMES:
-        found.append(offered[1])
-    return found
-
-
 def subprotocol(connection: HTTPConnection) -> str | None:
     """Return the subprotocol to accept: browsers want one of those they offered."""
     offered: list[str] = connection.scope.get("subprotocols", [])
-    return offered[0] if offered and offered[0].lower() in _SCHEMES else None
+    return offered[0] if offered and offered[0].lower() in KEY_SCHEMES else None
 
 
-__all__ = ["call_headers", "credentials", "refuse", "subprotocol"]
+__all__ = ["call_headers", "refuse", "subprotocol"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import HTTPConnection
@@ -15,17 +15,15 @@ from stream_server.transports.deepgram.file import FileEndpoint
 from stream_server.transports.deepgram.flux import FluxDialect, FluxQuery
 from stream_server.transports.deepgram.live import LiveDialect
 from stream_server.transports.deepgram.query import read_audio, read_live, read_thresholds
-from stream_server.transports.dialect import Call, Dialect, DialectEndpoint, Door
+from stream_server.transports.dialect import Api, Call, Dialect, DialectEndpoint
+from stream_server.transports.door import Door
 
 LIVE_PATH: Final = "/v1/listen"
 FLUX_PATH: Final = "/v2/listen"
 
 
-class _Deepgram:
+class _Deepgram(Api):
     """What both WebSocket APIs share."""
-
-    def credentials(self, connection: HTTPConnection) -> Sequence[str]:
-        return answers.credentials(connection)
 
     def subprotocol(self, connection: HTTPConnection) -> str | None:
         return answers.subprotocol(connection)

@@ -25,7 +25,7 @@ from stream_server.recogniser.interface import HypothesisWord, RecogniserInfo
 from stream_server.session.driver import Services
 from stream_server.session.reports import spread
 from stream_server.transports.answers import json_response
-from stream_server.transports.deepgram.answers import call_headers, credentials, refuse
+from stream_server.transports.deepgram.answers import call_headers, refuse
 from stream_server.transports.deepgram.messages import (
     Alternative,
     Channel,
@@ -43,11 +43,12 @@ from stream_server.transports.deepgram.query import (
     read_language,
     read_rate,
 )
-from stream_server.transports.dialect import Call, Door
+from stream_server.transports.dialect import Call
+from stream_server.transports.door import Door
 from stream_server.transports.event_stream import run_unless_gone
 from stream_server.transports.file_job import FileJob, FileSegment, FileTranscriber
 from stream_server.transports.transcription import Transcription
-from stream_server.transports.upload import read_body, transcribe
+from stream_server.transports.upload import spool_body, transcribe
 from stream_server.transports.words import bare, mean_confidence, seconds
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -116,7 +117,7 @@ class FileEndpoint:
         door, call = self._door, Call()
         with structlog.contextvars.bound_contextvars(session=call.request_id):
             try:
-                door.keys.check(request, *credentials(request))
+                door.keys.check(request)
                 with door.admission.admit() as services:
                     return await _answer(request, call, services)
             except ClientDisconnect:
@@ -143,7 +144,7 @@ async def _answer(request: Request, call: Call, services: Services) -> Response:
         raise InvalidField(
             "this server fetches nothing: send the audio itself as the body", field="url"
         )
-    async with read_body(request, services, head) as file:
+    async with spool_body(request, services, head) as file:
         loop = asyncio.get_running_loop()
         digest = await loop.run_in_executor(services.executor, _digest, file, len(head))
         transcriber = FileTranscriber(FileJob(call.request_id, file, language), services)

@@ -46,7 +46,7 @@ class _Channel:
     running: dict[int, int] = field(default_factory=dict)
     """Segments without a final, oldest first, and where each began (samples)."""
     is_open: bool = False
-    """Whether something was said since the last end of speech that was reported."""
+    """Whether something was said or announced since the last end of speech that was reported."""
     last_word_end: int | None = None
     """Samples; none once the end of the utterance was reported."""
     held: deepgram.Results | None = None
@@ -179,6 +179,7 @@ class LiveDialect:
         channel.running[message.segment] = message.at
         replies += self._utterance_ends()
         if self._query.has_vad_events:
+            channel.is_open = True  # clients wait for the end of what was announced
             place = [message.channel, len(self._channels)]
             replies.append(deepgram.SpeechStarted(place, seconds(message.at)))
         return replies
@@ -189,6 +190,7 @@ class LiveDialect:
         if next(iter(channel.running), None) != partial.segment:
             return []
         text, words = partial.stable + partial.tentative, partial_words(partial)
+        channel.is_open = channel.is_open or bool(text)
         return [self._results(partial.channel, partial.end, text, words, None)]
 
     def _final(self, final: native.Final) -> list[msgspec.Struct]:

@@ -181,12 +181,12 @@ def native(clip: Callable[[int], Path]) -> Callable[..., list[str]]:
 def check_live() -> Callable[[list[str], list[str]], None]:
     """Checks the texts of live segments against those that our own protocol gives.
 
-    As many, and nearly the same words: a word that two partials agreed on stays, and when partials
-    come depends on how fast the machine is.
+    Nearly the same words: a word that two partials agreed on stays, also where the whole segment
+    is then taken for noise, and when partials come depends on how fast the machine is.
     """
 
     def check(texts: list[str], expected: list[str]) -> None:
-        assert len(texts) == len(expected)
+        assert len(texts) >= len(expected)
         words, right = " ".join(texts).lower().split(), " ".join(expected).lower().split()
         assert words
         alike = difflib.SequenceMatcher(None, words, right, autojunk=False).ratio()

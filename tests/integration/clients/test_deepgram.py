@@ -180,4 +180,5 @@ def test_livekit(real, run_client, clip, native, check_live, mode: str) -> None:
         assert heard == [" ".join(segments)]
         return
     check_live(heard, segments)
-    assert len(kinds(shown, "start_of_speech")) == len(kinds(shown, "end_of_speech")) == len(heard)
+    starts, ends = kinds(shown, "start_of_speech"), kinds(shown, "end_of_speech")
+    assert len(starts) == len(ends) >= len(heard), "what is taken for noise has an end as well"

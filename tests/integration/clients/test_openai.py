@@ -181,8 +181,9 @@ def test_pipecat(real, run_client, clip, native, check_live, mode: str) -> None:
         interim = "".join(said(shown, "InterimTranscriptionFrame"))
         assert interim.replace(" ", "") == "".join(finals).replace(" ", "")
     if mode == "vad":
-        assert len(said(shown, "ProposedUserStartedSpeakingFrame")) == len(finals)
-        assert len(said(shown, "ProposedUserStoppedSpeakingFrame")) == len(finals)
+        starts = said(shown, "ProposedUserStartedSpeakingFrame")
+        ends = said(shown, "ProposedUserStoppedSpeakingFrame")
+        assert len(starts) == len(ends) >= len(finals), "noise has a start and an end as well"
 
 
 @pytest.mark.model
@@ -196,4 +197,5 @@ def test_livekit(real, run_client, clip, native, check_live, mode: str) -> None:
     else:
         # It resamples to 24 kHz by its own means, too.
         check_live(finals, segments)
-        assert len(said(shown, "start_of_speech")) == len(finals)
+        starts, ends = said(shown, "start_of_speech"), said(shown, "end_of_speech")
+        assert len(starts) == len(ends) >= len(finals), "noise has a start and an end as well"

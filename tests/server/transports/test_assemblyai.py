@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
-from starlette.requests import HTTPConnection
 
 from stream_protocol import messages as native
 from stream_protocol.errors import RemoteProtocolError
@@ -192,12 +191,6 @@ def test_errors_and_closings(reason: Any, code: int) -> None:
     assert error == {"type": "Error", "error_code": code, "error": "m"}
     assert line.closing(1007, reason) == (code, reason)
     assert line.told(native.Error(reason, "m", None, False, False)) == []
-
-
-def test_keys_come_without_a_scheme() -> None:
-    headers = [(b"authorization", b"abc")]
-    scope = {"type": "websocket", "headers": headers, "query_string": b"token=def"}
-    assert AssemblyAiApi().credentials(HTTPConnection(scope)) == ["abc", "def"]
 
 
 @pytest.mark.parametrize(

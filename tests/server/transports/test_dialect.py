@@ -14,15 +14,15 @@ from stream_protocol.errors import RemoteProtocolError
 from stream_server.errors import Draining, TooLarge
 from stream_server.metrics import Metrics
 from stream_server.transports.admission import Admission
-from stream_server.transports.answers import error_response
 from stream_server.transports.auth import Keys
 from stream_server.transports.dialect import (
+    Api,
     DialectEndpoint,
     DialectPeer,
-    Door,
     Heard,
     read_control,
 )
+from stream_server.transports.door import Door
 from stream_server.transports.socket import Socket
 
 
@@ -140,11 +140,12 @@ def test_the_size_of_a_control_message_is_bounded() -> None:
         read_control(f'{{"type":"{"x" * 70_000}"}}', _Control)
 
 
-class ParrotApi:
-    """An API with a key in its own header."""
+class ParrotApi(Api):
+    """An API that knows a word of its own beside the keys."""
 
-    def credentials(self, connection):
-        return [connection.headers.get("parrot", "")]
+    def check(self, connection, keys):
+        if connection.headers.get("parrot") != "polly":
+            keys.check(connection)
 
     def subprotocol(self, connection):
         return "parrot"
@@ -154,9 +155,6 @@ class ParrotApi:
 
     def begin(self, connection, call, info):
         return Parrot()
-
-    def refuse(self, error, call):
-        return error_response(error)
 
 
 async def serve(make_services, wire: Wire, *, is_open: bool = True) -> Admission:
@@ -169,8 +167,9 @@ async def serve(make_services, wire: Wire, *, is_open: bool = True) -> Admission
     return admission
 
 
-async def test_a_session_from_the_door_to_the_end(make_services) -> None:
-    wire = Wire(b"\0\0", until="Ready", headers=[(b"parrot", b"seed")])
+@pytest.mark.parametrize("header", [(b"parrot", b"polly"), (b"x-api-key", b"seed")])
+async def test_a_session_from_the_door_to_the_end(make_services, header) -> None:
+    wire = Wire(b"\0\0", until="Ready", headers=[header])
     admission = await serve(make_services, wire)
     assert wire.sent[0]["subprotocol"] == "parrot"
     assert [name for name, _ in wire.sent[0]["headers"]] == [b"call"]  # type: ignore[attr-defined]
@@ -185,7 +184,7 @@ async def test_a_session_from_the_door_to_the_end(make_services) -> None:
 async def test_who_is_not_let_in_is_told_before_the_upgrade(
     make_services, key: bytes, is_open: bool, status: int
 ) -> None:
-    wire = Wire(headers=[(b"parrot", key)])
+    wire = Wire(headers=[(b"x-api-key", key)])
     await serve(make_services, wire, is_open=is_open)
     assert wire.sent[0]["type"] == "websocket.http.response.start"
     assert wire.sent[0]["status"] == status

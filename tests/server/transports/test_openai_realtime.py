@@ -14,8 +14,9 @@ from stream_protocol.messages import Configure, Final, Flush, Flushed, SpeechSta
 from stream_server.errors import Draining
 from stream_server.recogniser.fake import FAKE_INFO
 from stream_server.transports import openai_events as wire
+from stream_server.transports.dialect import DialectPeer, Heard
 from stream_server.transports.openai_config import Settings
-from stream_server.transports.openai_realtime import Conversation, RealtimePeer
+from stream_server.transports.openai_realtime import Conversation
 from stream_server.transports.socket import Socket
 
 AUDIO = bytes(4800)
@@ -34,13 +35,14 @@ def update(**inner: Any) -> dict[str, Any]:
     return {"type": "session.update", "session": session}
 
 
-def take(talk: Conversation, event: dict[str, Any]) -> tuple[list[Any], list[wire.Event]]:
-    return talk.take(json.dumps(event))
+def take(talk: Conversation, event: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    heard = talk.hear(json.dumps(event))
+    return list(heard.session), list(heard.replies)
 
 
 def test_the_session_is_announced_in_its_dialect() -> None:
-    assert isinstance(conversation().open()[0], wire.SessionCreated)
-    assert isinstance(conversation("beta").open()[0], wire.BetaSessionCreated)
+    assert isinstance(conversation().open().replies[0], wire.SessionCreated)
+    assert isinstance(conversation("beta").open().replies[0], wire.BetaSessionCreated)
 
 
 def test_a_session_of_ours_begins_with_the_first_audio() -> None:
@@ -51,7 +53,7 @@ def test_a_session_of_ours_begins_with_the_first_audio() -> None:
     assert take(talk, append(b"")) == ([], [])
     assert take(talk, append()) == ([Start(encoding="mulaw", sample_rate=8000), AUDIO], [])
     assert take(talk, append()) == ([AUDIO], [])
-    assert talk.take(AUDIO) == ([AUDIO], [])
+    assert talk.hear(AUDIO) == Heard([AUDIO])
 
 
 def test_the_format_is_fixed_by_then_and_the_rest_is_not() -> None:
@@ -92,13 +94,13 @@ def test_odd_pieces_do_not_drift_from_the_clock() -> None:
     talk = conversation()
     take(talk, update(turn_detection=None))
     for _ in range(20_000):
-        talk.take(bytes(1023))
+        talk.hear(bytes(1023))
     (flush,), events = take(talk, {"type": "input_audio_buffer.commit"})
     assert isinstance(flush, Flush)
     received = 20_000 * 1023 * 16_000 // (24_000 * 2)
-    talk.show(SpeechStarted(0, 0, received - 1440))
-    talk.show(Final(0, 0, 1, "late", 0, 1, None, 0.5, None, Timings(0, 0, 0, 1)))
-    (done,) = talk.show(Flushed(received - 320, flush.id))
+    talk.tell(SpeechStarted(0, 0, received - 1440))
+    talk.tell(Final(0, 0, 1, "late", 0, 1, None, 0.5, None, Timings(0, 0, 0, 1)))
+    (done,) = talk.tell(Flushed(received - 320, flush.id))
     assert isinstance(done, wire.Completed)
     assert (done.item_id, done.transcript) == (events[0].item_id, "late")
     assert done.usage.seconds == pytest.approx(received / 16_000, abs=0.001)
@@ -128,8 +130,9 @@ def test_what_nobody_waits_for_is_let_pass() -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"type":null}', '{"type":"session.update"}'])
 def test_what_is_no_event_is_told_and_harmless(text: str) -> None:
     talk = conversation()
-    inputs, (error,) = talk.take(text)
-    assert inputs == []
+    heard = talk.hear(text)
+    (error,) = heard.replies
+    assert not heard.session
     assert isinstance(error, wire.ErrorEvent)
     assert take(talk, append())[0][1] == AUDIO
 
@@ -144,8 +147,8 @@ async def test_a_peer_speaks_and_hears() -> None:
     incoming.put_nowait({"type": "websocket.connect"})
     websocket = WebSocket({"type": "websocket"}, incoming.get, send)
     await websocket.accept()
-    peer = RealtimePeer(Socket(websocket, 10_000))
-    await peer.open(conversation())
+    peer = DialectPeer(Socket(websocket, 10_000), conversation())
+    await peer.open()
     incoming.put_nowait({"type": "websocket.receive", "text": json.dumps(update())})
     incoming.put_nowait({"type": "websocket.receive", "text": json.dumps(append())})
     assert isinstance(await peer.receive(), Start)

@@ -7,9 +7,8 @@ import asyncio
 import pytest
 from starlette.websockets import WebSocket
 
-from stream_server.errors import Overloaded, TooLarge
-from stream_server.metrics import Metrics
-from stream_server.transports.socket import Socket, refuse
+from stream_server.errors import TooLarge
+from stream_server.transports.socket import Socket
 
 
 class Wire:
@@ -71,14 +70,3 @@ async def test_closing_happens_once_with_a_reason_that_fits(wire: Wire, socket: 
     await socket.close(1000, "again")
     (close,) = [m for m in wire.sent if m["type"] == "websocket.close"]
     assert (close["code"], close["reason"]) == (1008, "ü" * 61)
-
-
-async def test_a_refusal_is_an_answer_to_the_upgrade(wire: Wire) -> None:
-    scope = {"type": "websocket", "extensions": {"websocket.http.response": {}}}
-    wire.incoming.put_nowait({"type": "websocket.connect"})
-    websocket = WebSocket(scope, wire.incoming.get, wire.send)
-    metrics = Metrics()
-    await refuse(websocket, Overloaded("full"), metrics)
-    assert wire.sent[0]["status"] == 503
-    assert b'"code":"overloaded"' in bytes(wire.sent[1]["body"])  # type: ignore[arg-type]
-    assert 'outcome="refused"} 1.0' in metrics.render().decode()

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from starlette.requests import HTTPConnection
 
 from stream_protocol import messages as native
 from stream_protocol.errors import RemoteProtocolError
@@ -198,11 +197,6 @@ def test_errors_and_closings(code: Any, kind: str, close: int) -> None:
     assert error == {"message": "Error", "type": kind, "reason": "m"}
     assert line.closing(1007, code) == (close, kind)
     assert line.told(native.Error(code, "m", None, False, False)) == []
-
-
-def test_keys_may_come_in_the_url() -> None:
-    scope = {"type": "websocket", "headers": [], "query_string": b"jwt=abc"}
-    assert SpeechmaticsApi().credentials(HTTPConnection(scope)) == ["abc"]
 
 
 def test_refusals() -> None:

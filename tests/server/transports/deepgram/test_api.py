@@ -12,7 +12,8 @@ from stream_server.recogniser.fake import FAKE_INFO
 from stream_server.transports.admission import Admission
 from stream_server.transports.auth import Keys
 from stream_server.transports.deepgram.api import FluxApi, LiveApi, routes
-from stream_server.transports.dialect import Call, Door
+from stream_server.transports.dialect import Call
+from stream_server.transports.door import Door
 
 
 @pytest.mark.parametrize(
