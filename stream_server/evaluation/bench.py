@@ -116,6 +116,9 @@ def capacity(
         Path | None, typer.Option(help="Recording or folder; none is synthetic voices.")
     ] = None,
     processes: Annotated[int, typer.Option(help="Of the load generator.", min=1)] = 1,
+    random_full_size: Annotated[
+        bool, typer.Option(help="The published system's size with random weights, on a GPU.")
+    ] = False,
     url: Annotated[
         str, typer.Option(help="Of a server that runs; none starts one of its own.")
     ] = "",
@@ -129,7 +132,7 @@ def capacity(
     plan = LoadPlan(url, first, played, start, seconds=seconds)
     goal = Goal(measure, limit_ms, first, most)
     console = Console()
-    with running_server(url, context.args) as address:
+    with running_server(url, context.args, random_full_size) as address:
         found = find_capacity(
             replace(plan, url=address),
             goal,
@@ -140,6 +143,7 @@ def capacity(
     if out is not None:
         document = _describe_machine() | {
             "server": context.args,
+            "random_full_size": random_full_size,
             "goal": asdict(goal),
             "seconds": seconds,
             "silence_ms": silence_ms,

@@ -148,12 +148,13 @@ def _explain(report: LoadReport, goal: Goal) -> str:
 
 
 @contextlib.contextmanager
-def running_server(url: str, options: Sequence[str]) -> Iterator[str]:
+def running_server(url: str, options: Sequence[str], is_random: bool = False) -> Iterator[str]:
     """Give the WebSocket URL of a server: of ``url``, or of one that runs for the block's length.
 
     Args:
         url: of a server that runs already; empty starts one.
         options: of ``stream-server serve``, for one that is started.
+        is_random: start one with random weights at full size.
 
     Raises:
         ConfigError: both are given.
@@ -164,8 +165,10 @@ def running_server(url: str, options: Sequence[str]) -> Iterator[str]:
             raise ConfigError("url", url, f"without the options of a server ({' '.join(options)})")
         yield url
         return
-    main = "from stream_server.cli import main; main()"
-    command = [sys.executable, "-c", main, "serve", "--port", "0", *options]
+    program = ["-c", "from stream_server.cli import main; main()", "serve"]
+    if is_random:
+        program = ["-m", "stream_server.evaluation.random_server"]
+    command = [sys.executable, *program, "--port", "0", *options]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield _wait_until_ready(server)

@@ -25,6 +25,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from transformers import DynamicCache  # noqa: E402
 
+from stream_server.evaluation.random_server import PROMPT, WHISPER_SMALL  # noqa: E402
 from stream_server.recogniser.backbone import FULL_SIZE, random_backbone  # noqa: E402
 from stream_server.recogniser.denoise import (  # noqa: E402
     StepInput,
@@ -43,13 +44,6 @@ from stream_server.recogniser.published import (  # noqa: E402
 )
 from stream_server.recogniser.recogniser import DiffusionRecogniser  # noqa: E402
 
-WHISPER_SMALL = {
-    "d_model": 768,
-    "encoder_layers": 12,
-    "encoder_attention_heads": 12,
-    "encoder_ffn_dim": 3072,
-    "num_mel_bins": 80,
-}
 TINY_BACKBONE = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -74,8 +68,6 @@ TINY_WHISPER = {
     "encoder_ffn_dim": 32,
     "num_mel_bins": 80,
 }
-PROMPT = (list(range(2, 8)), list(range(8, 23)))
-"""Tokens before and after the audio: as many as the chat template has, about."""
 LIMIT_GB = 80.0
 LARGEST_MEAN_ERROR = 0.05
 """In bfloat16, of scores whose deviation is about 1."""

@@ -100,3 +100,9 @@ def test_a_server_that_does_not_start_is_reported() -> None:
     refused = pytest.raises(DiffscribeError, match="status 2 before it was ready")
     with refused, running_server("", ["--no-such-option"]):
         pass
+
+
+def test_a_server_of_random_weights_is_another_program() -> None:
+    refused = pytest.raises(DiffscribeError, match="status 1 before it was ready")
+    with refused, running_server("", ["--kernels", "magic"], is_random=True):
+        pass
