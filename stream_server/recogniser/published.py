@@ -24,6 +24,7 @@ from stream_server.recogniser.denoise import (
     accept,
     random_tokens,
 )
+from stream_server.recogniser.draft import DraftConfig, Logs
 from stream_server.recogniser.encoder import WhisperAudioEncoder
 from stream_server.recogniser.features import RATE, FeatureConfig, LogMel
 from stream_server.recogniser.gemma import PromptConfig
@@ -69,6 +70,7 @@ class PublishedConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     # Off: what its CTC says of noise has not been measured.
     guard: GuardConfig = field(default_factory=lambda: GuardConfig(0, 0))
+    draft: DraftConfig = field(default_factory=DraftConfig)
     max_seconds: float = float(WINDOW_SECONDS)
 
 
@@ -83,7 +85,11 @@ class HeadFrames:
         self._best = scores.argmax(dim=-1).tolist()
         self._norm = scores.logsumexp(dim=-1)
 
-    def greedy(self) -> list[int]:
+    def evidence(self, draft: Sequence[int], width: int, weight: float) -> Logs | None:
+        """Return none: scores of 262,144 words at each position are held by nobody here."""
+        return None
+
+    def draft(self) -> list[int]:
         """Return the tokens of the best path."""
         pairs = zip([None, *self._best], self._best, strict=False)
         return [best for last, best in pairs if best not in (self._blank, last)]
