@@ -46,7 +46,7 @@ def parse_guard(text: str) -> GuardConfig:
         limits = []
     if len(limits) not in (1, 2) or not all(0 <= limit <= 1 for limit in limits):
         raise ConfigError("guard", text, "0, or two numbers up to 1: of a word, of a text")
-    return GuardConfig(limits[0], limits[-1])
+    return GuardConfig(*(limits if len(limits) > 1 else limits * 2))
 
 
 def load_subject(
