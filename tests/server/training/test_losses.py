@@ -49,9 +49,25 @@ def hear(model: TranscriptionModel) -> Encoded:
     return model.listen(pcm, lengths)
 
 
-def test_letters_are_scored_in_float32() -> None:
-    head = MiddleCtc(8, 5).to(torch.bfloat16)
-    logs = head(torch.randn(2, 3, 8, dtype=torch.bfloat16))
+@pytest.mark.parametrize("layer", [0, -1])
+def test_phones_are_read_off_a_layer_of_the_encoder(model: TranscriptionModel, layer: int) -> None:
+    head = MiddleCtc(model.encoder, 5, layer)
+    with pytest.raises(RuntimeError, match="has not run"):
+        head()
+    seen: list[Tensor] = []
+    model.encoder.layers[layer].register_forward_hook(lambda *hook: seen.append(hook[2]))
+    encoded = hear(model)
+    logs = head()
+    assert logs.shape == (3, encoded.states.shape[1], 5)
+    torch.testing.assert_close(logs, head.linear(head.norm(seen[0])).log_softmax(dim=-1))
+    with pytest.raises(RuntimeError, match="has not run"):
+        head()  # what was heard is read once
+
+
+def test_phones_are_scored_in_float32(model: TranscriptionModel) -> None:
+    head = MiddleCtc(model.encoder, 5, -1).to(torch.bfloat16)
+    head._keep(head, (), torch.randn(2, 3, model.encoder.hidden_size, dtype=torch.bfloat16))
+    logs = head()
     assert logs.dtype is torch.float32
     torch.testing.assert_close(logs.exp().sum(dim=-1), torch.ones(2, 3))
 
