@@ -196,7 +196,7 @@ def serve(config: Config) -> None:
     """Serve until interrupted."""
     from stream_server.logs import configure_logging
     from stream_server.progress import Progress
-    from stream_server.server import Ready, build
+    from stream_server.server import Ready, build, load_recogniser
 
     configure_logging(config.listen.log_level)
     progress = Progress(f"loading model {config.recogniser.model}")
@@ -207,7 +207,7 @@ def serve(config: Config) -> None:
         typer.echo(f"diffscribe {version()} ready on {ready.url} ({loaded})")
 
     with progress:
-        build(config).run(announce)
+        build(config, functools.partial(load_recogniser, report=progress.report)).run(announce)
 
 
 @app.command()

@@ -115,6 +115,7 @@ _ALLOWED: Final[Mapping[str, _Range | _Pattern | _Switch]] = {
         r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"
     ),
     "device": _Pattern(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N"),
+    "kernels": _Pattern(r"auto|plain", "auto or plain"),
     "steps": _Range(1, 64),
     "partial_steps": _Range(1, 64),
     "threads": _Range(0, 1_024),
@@ -273,6 +274,8 @@ class RecogniserConfig:
     """Denoising steps of a partial; 1 to 64."""
     threads: int = 0
     """CPU threads of the model; 0 takes every core."""
+    kernels: str = "auto"
+    """auto: fused kernels and CUDA graphs where the GPU and the model can; plain: none."""
 
     def __post_init__(self) -> None:
         _check_section("recogniser", self)

@@ -10,6 +10,9 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.status import Status
 
+_BAR = 20
+"""Characters of a bar."""
+
 
 class Progress:
     """Shows that something goes on, with the seconds that it took at the end.
@@ -35,6 +38,23 @@ class Progress:
         else:
             print(f"{self._what} ...", file=self._stream, flush=True)
         return self
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Show how far a part of it is; may be called from another thread.
+
+        Args:
+            what: in the present participle.
+            done: parts that are done.
+            total: parts that there are.
+        """
+        if not self._is_running:
+            return
+        if self._status is not None:
+            filled = _BAR * done // total
+            bar = "━" * filled + "╌" * (_BAR - filled)
+            self._status.update(f"{self._what} … {what} {bar} {done}/{total}")
+        elif done in (0, total):
+            print(f"{what}: {done} of {total}", file=self._stream, flush=True)
 
     def stop(self) -> None:
         """Say that it is done; harmless if that has been said."""

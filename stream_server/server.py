@@ -52,8 +52,14 @@ _FRAME_ALLOWANCE = 4
 explanation, so that a client a little over the limit is told what it is."""
 
 
-def load_recogniser(config: RecogniserConfig) -> Recogniser:
+def load_recogniser(
+    config: RecogniserConfig, report: Callable[[str, int, int], None] | None = None
+) -> Recogniser:
     """Load the model that ``config`` names; takes seconds.
+
+    Args:
+        config: names it.
+        report: told what takes long, how many parts of it are done, and of how many.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -65,7 +71,7 @@ def load_recogniser(config: RecogniserConfig) -> Recogniser:
         return FakeRecogniser()
     from stream_server.recogniser import checkpoint
 
-    recogniser: Recogniser = checkpoint.load_recogniser(config)
+    recogniser: Recogniser = checkpoint.load_recogniser(config, report)
     return recogniser
 
 

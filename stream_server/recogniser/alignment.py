@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stream_server.recogniser.draft import Logs, evidence
+
 
 @dataclass(frozen=True, slots=True)
 class TokenSpan:
@@ -28,8 +30,17 @@ class TokenSpan:
 class CtcFrames(Protocol):
     """What CTC heard in one utterance."""
 
-    def greedy(self) -> list[int]:
-        """Return the tokens of the best path."""
+    def draft(self) -> list[int]:
+        """Return the text that was most likely said."""
+
+    def evidence(self, draft: Sequence[int], width: int, weight: float) -> Logs | None:
+        """Return what CTC adds to the decoder's scores, [width, vocabulary]; none: nothing.
+
+        Args:
+            draft: the tokens that the canvas begins with.
+            width: positions of the canvas.
+            weight: see ``draft.DraftConfig.guidance``.
+        """
 
     def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
         """Return when each token was said; none where they do not fit into the frames."""
@@ -41,10 +52,21 @@ class DenseFrames:
 
     logs: npt.NDArray[np.float32]
     """[frames, vocabulary], log-probabilities; blank is token 0."""
+    text: tuple[int, ...]
+    """The draft."""
+    end: int
+    """The token that ends a text."""
 
-    def greedy(self) -> list[int]:
-        """See :func:`greedy`."""
-        return greedy(self.logs)
+    def draft(self) -> list[int]:
+        """See :meth:`CtcFrames.draft`."""
+        return list(self.text)
+
+    def evidence(self, draft: Sequence[int], width: int, weight: float) -> Logs | None:
+        """See :meth:`CtcFrames.evidence`."""
+        spans = self.align(draft)
+        if spans is None or not weight:
+            return None
+        return evidence(self.logs, [(s.start, s.end) for s in spans], width, self.end, weight)
 
     def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
         """See :func:`align`."""

@@ -258,7 +258,14 @@ def gemma_config(options: Mapping[str, Any]) -> DiffusionGemmaConfig:
 def random_backbone(
     options: Mapping[str, Any], device: torch.device, dtype: torch.dtype, seed: int = 0
 ) -> Backbone:
-    """Build a backbone with random weights where it is to stay.
+    """Build a backbone with random weights; see :func:`random_gemma`."""
+    return Backbone(random_gemma(options, device, dtype, seed))
+
+
+def random_gemma(
+    options: Mapping[str, Any], device: torch.device, dtype: torch.dtype, seed: int = 0
+) -> DiffusionGemmaForBlockDiffusion:
+    """Build transformers' own model with random weights where it is to stay, without vision.
 
     Nothing is built on the CPU first: 25 B parameters are drawn on the device in seconds, and
     tensors that are tied are made once. For measurements, tests and rehearsals.
@@ -294,7 +301,7 @@ def random_backbone(
     left = [name for name, t in model.state_dict().items() if t.is_meta]
     if left:
         raise RuntimeError(f"not drawn: {left[:5]}")
-    return Backbone(model.eval())
+    return model.eval().requires_grad_(False)
 
 
 def _draw(
@@ -316,4 +323,5 @@ __all__ = [
     "Backbone",
     "gemma_config",
     "random_backbone",
+    "random_gemma",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +146,14 @@ def pick_device(wanted: str) -> torch.device:
     return device
 
 
-def load_recogniser(config: RecogniserConfig) -> DiffusionRecogniser:
+def load_recogniser(
+    config: RecogniserConfig, report: Callable[[str, int, int], None] | None = None
+) -> DiffusionRecogniser:
     """Build the recogniser that the configuration names.
+
+    Args:
+        config: which, and where.
+        report: told what takes long, how many parts of it are done, and of how many.
 
     Raises:
         ModelError: the model is not there or does not fit.
@@ -155,19 +161,27 @@ def load_recogniser(config: RecogniserConfig) -> DiffusionRecogniser:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    network, codec = _load(config, device)
+    network, codec = _load(config, device, report)
     return DiffusionRecogniser(network, codec, device, config.steps)
 
 
-def _load(config: RecogniserConfig, device: torch.device) -> tuple[Network, TextCodec]:
+def _load(
+    config: RecogniserConfig,
+    device: torch.device,
+    report: Callable[[str, int, int], None] | None,
+) -> tuple[Network, TextCodec]:
     if config.model == "embedded":
         return load_model(EMBEDDED)
     # Imported here: the embedded model needs neither the hub nor PEFT, which take a second.
+    from stream_server.recogniser.device_model import speed_up
     from stream_server.recogniser.hub import fetch
     from stream_server.recogniser.published_loader import is_published, load_published
 
     folder = fetch(config.model, "model", ("*.json", "*.safetensors", "*.pt"))
-    return load_published(folder, config, device) if is_published(folder) else load_model(folder)
+    if not is_published(folder):
+        return load_model(folder)
+    model, codec = load_published(folder, config, device)
+    return (model if config.kernels == "plain" else speed_up(model, device, report)), codec
 
 
 __all__ = [

@@ -11,7 +11,7 @@ norms start at a scale at which unscaled attention (``scaling = 1``) is not satu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -166,6 +166,41 @@ class DiffusionDecoder(nn.Module):
             tuple(layer.keys for layer in layers), tuple(layer.values for layer in layers), lengths
         )
         return cache, output.last_hidden_state
+
+    def read(
+        self, texts: Sequence[Sequence[int]], prompt: PromptCache, begin: int, end: int
+    ) -> list[float]:
+        """Return the causal half's log-probability of each text behind one prompt.
+
+        Args:
+            texts: tokens, no special ones.
+            prompt: one row, whose last position is the token ``begin``.
+            begin: the token that the text follows.
+            end: the token that ends it.
+        """
+        count, known = len(texts), prompt.keys[0].shape[2] - 1
+        width = max(map(len, texts)) + 1
+        device = prompt.keys[0].device
+        tokens = torch.full((count, width + 1), end, device=device)
+        tokens[:, 0] = begin
+        for row, text in enumerate(texts):
+            tokens[row, 1 : len(text) + 1] = torch.tensor(text, dtype=torch.long, device=device)
+        past = DynamicCache()
+        for layer, (keys, values) in enumerate(zip(prompt.keys, prompt.values, strict=True)):
+            shape = (count, -1, -1, -1)
+            past.update(keys[:, :, :known].expand(shape), values[:, :, :known].expand(shape), layer)
+        positions = known + torch.arange(width, device=device)
+        seen = torch.arange(known + width, device=device)[None] <= positions[:, None]
+        mask = seen[None, None].expand(count, 1, width, known + width)
+        hidden = self.model.model.encoder.language_model(
+            inputs_embeds=self.embed(tokens[:, :-1]),
+            attention_mask={"full_attention": mask, "sliding_attention": mask},
+            position_ids=positions[None],
+            past_key_values=past,
+        ).last_hidden_state
+        logs = self.head(hidden).log_softmax(dim=-1)
+        each = torch.take_along_dim(logs, tokens[:, 1:, None], dim=2)[..., 0].cumsum(dim=1)
+        return [float(each[row, len(text)]) for row, text in enumerate(texts)]
 
     def denoise(
         self,

@@ -80,6 +80,8 @@ class StepInput:
     """The noise of each row."""
     left: tuple[int, ...] = ()
     """Steps of each row that follow this one; only the absorbing scheme asks."""
+    evidence: Tensor | None = None
+    """[rows, canvas, vocabulary], what CTC adds to the decoder's scores; none where nothing."""
 
 
 @dataclass(frozen=True, slots=True)

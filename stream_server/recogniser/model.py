@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stream_server.recogniser.alignment import CtcFrames, DenseFrames
+from stream_server.recogniser.alignment import CtcFrames, DenseFrames, greedy
 from stream_server.recogniser.decoder import DiffusionDecoder, PromptCache
 from stream_server.recogniser.denoise import (
     SamplerConfig,
@@ -23,11 +23,12 @@ from stream_server.recogniser.denoise import (
     draw_noise,
     reveal,
 )
+from stream_server.recogniser.draft import DraftConfig, Logs, beam_search
 from stream_server.recogniser.encoder import build_encoder
 from stream_server.recogniser.features import FeatureConfig, LogMel
 from stream_server.recogniser.projector import CtcHead, Projector, ProjectorConfig
 from stream_server.recogniser.support import GuardConfig
-from stream_server.recogniser.tokenizer import BEGIN, TEXT
+from stream_server.recogniser.tokenizer import BEGIN, END, TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class ModelConfig:
     canvas: CanvasConfig = field(default_factory=CanvasConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    draft: DraftConfig = field(default_factory=DraftConfig)
     max_seconds: float = 20.0
     """Seconds of the longest utterance."""
 
@@ -87,6 +89,7 @@ class ModelConfig:
                 "canvas": CanvasConfig(**canvas),
                 "sampler": SamplerConfig(**data["sampler"]),
                 "guard": GuardConfig(**data.get("guard", {})),
+                "draft": DraftConfig(**data.get("draft", {})),
             }
         )
 
@@ -179,8 +182,24 @@ class TranscriptionModel(nn.Module):
         encoded = self.listen(pcm, lengths)
         logs = encoded.ctc.float().cpu().numpy()
         counts = (encoded.counts * self.config.ctc_parts).tolist()
-        frames = [DenseFrames(logs[row, :count]) for row, count in enumerate(counts)]
-        return self.prefill(encoded, languages), [*frames]
+        cache = self.prefill(encoded, languages)
+        frames = []
+        for row, count in enumerate(counts):
+            heard = logs[row, :count]
+            frames.append(DenseFrames(heard, self._draft(heard, cache.row(row)), END))
+        return cache, [*frames]
+
+    def _draft(self, logs: Logs, prompt: PromptCache) -> tuple[int, ...]:
+        """Return the text that CTC and the causal half together find most likely."""
+        config = self.config.draft
+        if config.candidates == 1:
+            return tuple(greedy(logs))
+        found = beam_search(logs, config)
+        read = self.decoder.read([each.tokens for each in found], prompt, TEXT, END)
+        best = max(
+            range(len(found)), key=lambda place: found[place].score + config.causal * read[place]
+        )
+        return found[best].tokens
 
     def step(self, rows: StepInput, cache: PromptCache) -> StepResult:
         """Run one denoising step; see ``network.Network``."""
@@ -188,6 +207,8 @@ class TranscriptionModel(nn.Module):
         lengths = torch.tensor(rows.sizes, device=device)
         conditioned = torch.tensor(rows.conditioned, device=device)
         logits = self.decoder.denoise(rows.canvas, lengths, cache, rows.conditioning, conditioned)
+        if rows.evidence is not None:
+            logits = logits + rows.evidence
         if self.config.sampler.is_absorbing:
             left = torch.tensor(rows.left, device=device)
             return reveal(logits, rows.canvas, rows.temperature, lengths, left)

@@ -16,6 +16,7 @@ from torch import Tensor
 from stream_server.recogniser.alignment import CtcFrames
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import SamplerConfig, StepInput, StepResult
+from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.model import CanvasConfig
 from stream_server.recogniser.support import GuardConfig
 
@@ -46,6 +47,10 @@ class NetworkConfig(Protocol):
     @property
     def guard(self) -> GuardConfig:
         """When text is dropped."""
+
+    @property
+    def draft(self) -> DraftConfig:
+        """How CTC drafts and guides."""
 
 
 class Network(Protocol):

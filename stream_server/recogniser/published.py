@@ -24,6 +24,7 @@ from stream_server.recogniser.denoise import (
     accept,
     random_tokens,
 )
+from stream_server.recogniser.draft import DraftConfig, Logs
 from stream_server.recogniser.encoder import WhisperAudioEncoder
 from stream_server.recogniser.features import RATE, FeatureConfig, LogMel
 from stream_server.recogniser.gemma import PromptConfig
@@ -69,6 +70,7 @@ class PublishedConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     # Off: what its CTC says of noise has not been measured.
     guard: GuardConfig = field(default_factory=lambda: GuardConfig(0, 0))
+    draft: DraftConfig = field(default_factory=DraftConfig)
     max_seconds: float = float(WINDOW_SECONDS)
 
 
@@ -83,7 +85,11 @@ class HeadFrames:
         self._best = scores.argmax(dim=-1).tolist()
         self._norm = scores.logsumexp(dim=-1)
 
-    def greedy(self) -> list[int]:
+    def evidence(self, draft: Sequence[int], width: int, weight: float) -> Logs | None:
+        """Return none: scores of 262,144 words at each position are held by nobody here."""
+        return None
+
+    def draft(self) -> list[int]:
         """Return the tokens of the best path."""
         pairs = zip([None, *self._best], self._best, strict=False)
         return [best for last, best in pairs if best not in (self._blank, last)]
@@ -146,6 +152,12 @@ class PublishedModel(nn.Module):
         shortening: int = 2**self.config.projector.halvings
         return self.encoder.hop * shortening
 
+    @property
+    def longest_prompt(self) -> int:
+        """Positions of the longest prompt: the audio's are always as many."""
+        audio = -(-WINDOW_SECONDS * RATE // self.samples_per_ctc_frame)
+        return audio + max(len(before) + len(after) for before, after in self._prompts)
+
     def listen(self, pcm: Tensor, lengths: Tensor) -> Tensor:
         """Turn audio into audio tokens [rows, 188, hidden] in float32; 30 s, silence included."""
         return self.encode(*self.features(pcm, lengths))
@@ -185,15 +197,23 @@ class PublishedModel(nn.Module):
         """Turn audio into prompts and CTC frames; see ``network.Network``."""
         tokens = self.listen(pcm, lengths)
         cache, _ = self.decoder.prefill(*self.prompt(tokens, languages.tolist()))
+        return cache, self.frames(tokens, lengths)
+
+    def frames(self, tokens: Tensor, lengths: Tensor) -> list[CtcFrames]:
+        """Return the CTC frames of audio tokens.
+
+        Args:
+            tokens: [rows, tokens, hidden].
+            lengths: [rows], samples.
+        """
         hop = self.samples_per_ctc_frame
         blank = self.config.prompt.ctc_blank
         # Frames of the silence behind an utterance are nobody's.
         counts = [min(-(-int(length) // hop), tokens.shape[1]) for length in lengths.tolist()]
         heard = tokens.to(self.decoder.dtype)
-        frames = [
+        return [
             HeadFrames(self.decoder, heard[row, :count], blank) for row, count in enumerate(counts)
         ]
-        return cache, [*frames]
 
     def step(self, rows: StepInput, cache: PromptCache) -> StepResult:
         """Run one denoising step; see ``network.Network``."""

@@ -58,6 +58,8 @@ class DiffusionRow:
     """Whether this is the second, larger canvas."""
     conditioning: Tensor | None = None
     """[canvas, features], what the last step left."""
+    evidence: Tensor | None = None
+    """[canvas, vocabulary], what CTC adds to the decoder's scores."""
     argmax: list[int] = field(default_factory=list)
     """The last step's best tokens."""
     unchanged: int = 0
@@ -141,15 +143,18 @@ class DiffusionRecogniser:
     def _row(self, utterance: Utterance, cache: PromptCache, ctc: CtcFrames) -> DiffusionRow:
         generator = torch.Generator(self._device).manual_seed(utterance.seed)
         row = DiffusionRow(utterance, cache, ctc, torch.empty(0), generator)
-        heard = ctc.greedy()
-        draft = list(utterance.draft)
-        if not draft and self._sampler.start == "ctc":
-            draft = heard
+        heard = ctc.draft()
+        # Where canvases start from CTC, it heard more by now than an earlier partial had.
+        is_heard = self._sampler.start == "ctc"
+        draft = heard if is_heard else list(utterance.draft)
         plan = self._model.config.canvas
         expected = max(len(heard), len(draft))
         seconds = len(utterance.pcm) / SAMPLE_RATE
         need = max(expected + expected // 4, int(seconds * plan.tokens_per_second / 2))
         self._lay_canvas(row, draft, plan.bucket(need + plan.margin), utterance.steps)
+        weight = self._model.config.draft.guidance
+        if is_heard and (scores := ctc.evidence(draft, len(row.canvas), weight)) is not None:
+            row.evidence = torch.from_numpy(scores).to(self._device)
         return row
 
     def _lay_canvas(self, row: DiffusionRow, draft: list[int], width: int, steps: int) -> None:
@@ -159,7 +164,7 @@ class DiffusionRecogniser:
         if self.sampler.is_absorbing:
             draft = [MASK] * width
         row.canvas[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=self._device)
-        row.conditioning = None
+        row.conditioning = row.evidence = None
         row.argmax = []
         row.unchanged = 0
         row.begun, row.limit = row.steps_done, steps
@@ -169,7 +174,7 @@ class DiffusionRecogniser:
         caches = [row.cache for row in rows]
         # Kept, not only their ids: memory that is free is used again, by another utterance.
         if self._merged is None or list(map(id, self._merged[0])) != list(map(id, caches)):
-            self._merged = (caches, PromptCache.merge(caches))
+            self._merged = (caches, caches[0].merge(caches))
         return self._merged[1]
 
     @torch.inference_mode()
@@ -186,6 +191,12 @@ class DiffusionRecogniser:
             canvas[index, : sizes[index]] = row.canvas
             if row.conditioning is not None:
                 conditioning[index, : sizes[index]] = row.conditioning
+        evidence = None
+        if any(row.evidence is not None for row in own):
+            evidence = torch.zeros(len(own), width, self._model.vocabulary, device=self._device)
+            for index, row in enumerate(own):
+                if row.evidence is not None:
+                    evidence[index, : sizes[index]] = row.evidence
         done = [row.steps_done - row.begun for row in own]
         config = self._sampler
         state = StepInput(
@@ -196,6 +207,7 @@ class DiffusionRecogniser:
             temperature=temperatures(done, [row.limit for row in own], config, self._device),
             left=tuple(row.limit - each - 1 for row, each in zip(own, done, strict=True)),
             generators=tuple(row.generator for row in own),
+            evidence=evidence,
         )
         result = self._model.step(state, self._caches(own))
         best = result.argmax.tolist()

@@ -40,7 +40,8 @@ def model_config(recipe: Recipe) -> ModelConfig:
         ModelConfig("", (), "", {}, projector=model["projector"], decoder={})
     )
     sections = {
-        key: {**defaults[key], **model.pop(key, {})} for key in ("features", "canvas", "sampler")
+        key: {**defaults[key], **model.pop(key, {})}
+        for key in ("features", "canvas", "sampler", "guard", "draft")
     }
     data = {**defaults, **model, **sections, "decoder": decoder, "name": recipe.name}
     return ModelConfig.from_json(data)

@@ -36,7 +36,7 @@ def _hear(
         for clip in clips
     ]
     rows = list(recogniser.start(utterances))
-    drafts = [tokenizer.decode(row.ctc.greedy()) for row in rows]
+    drafts = [tokenizer.decode(row.ctc.draft()) for row in rows]
     texts = [""] * len(rows)
     running = list(range(len(rows)))
     while running:

@@ -25,12 +25,14 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from transformers import DynamicCache  # noqa: E402
 
+from stream_server.evaluation.random_server import PROMPT, WHISPER_SMALL  # noqa: E402
 from stream_server.recogniser.backbone import FULL_SIZE, random_backbone  # noqa: E402
 from stream_server.recogniser.denoise import (  # noqa: E402
     StepInput,
     random_tokens,
     temperatures,
 )
+from stream_server.recogniser.device_model import speed_up  # noqa: E402
 from stream_server.recogniser.encoder import WhisperAudioEncoder  # noqa: E402
 from stream_server.recogniser.interface import Utterance  # noqa: E402
 from stream_server.recogniser.model import CanvasConfig  # noqa: E402
@@ -42,13 +44,6 @@ from stream_server.recogniser.published import (  # noqa: E402
 )
 from stream_server.recogniser.recogniser import DiffusionRecogniser  # noqa: E402
 
-WHISPER_SMALL = {
-    "d_model": 768,
-    "encoder_layers": 12,
-    "encoder_attention_heads": 12,
-    "encoder_ffn_dim": 3072,
-    "num_mel_bins": 80,
-}
 TINY_BACKBONE = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -73,8 +68,6 @@ TINY_WHISPER = {
     "encoder_ffn_dim": 32,
     "num_mel_bins": 80,
 }
-PROMPT = (list(range(2, 8)), list(range(8, 23)))
-"""Tokens before and after the audio: as many as the chat template has, about."""
 LIMIT_GB = 80.0
 LARGEST_MEAN_ERROR = 0.05
 """In bfloat16, of scores whose deviation is about 1."""
@@ -305,6 +298,12 @@ def agreement(model: Any, device: torch.device, width: int = 64) -> dict[str, fl
     }
 
 
+def tell(what: str, done: int, total: int) -> None:
+    """Say how far a long part is, now and then."""
+    if done % 5 == 0 or done == total:
+        print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Do everything; return what was measured."""
     device = torch.device(arguments.device)
@@ -327,12 +326,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     print(json.dumps(report), flush=True)
     report["agreement"] = agreement(model, device)
     print(json.dumps(report["agreement"]), flush=True)
-    recogniser = DiffusionRecogniser(model, Numbered(), device, arguments.steps)
-    recogniser.warm_up()
+    report["kernels"] = arguments.kernels
     report["batches"] = []
     for seconds, canvas in ((10.0, 64), (30.0, 192)):
         # One size, so that no row begins again on a larger canvas: noise has no end of text.
         model.config = replace(model.config, canvas=CanvasConfig(buckets=(canvas,)))
+        network = speed_up(model, device, tell) if arguments.kernels == "auto" else model
+        recogniser = DiffusionRecogniser(network, Numbered(), device, arguments.steps)
+        recogniser.warm_up()
         for rows in map(int, arguments.rows.split(",")):
             try:
                 batch = transcribe(recogniser, rows, seconds, arguments.steps, device)
@@ -381,6 +382,9 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="a network of thousands of parameters")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rows", default="1,8,32", help="batch sizes")
+    parser.add_argument(
+        "--kernels", choices=("plain", "auto"), default="plain", help="as the server's option"
+    )
     parser.add_argument("--steps", type=int, default=8, help="denoising steps")
     parser.add_argument("--json", type=Path, help="file to write what was measured into")
     arguments = parser.parse_args()

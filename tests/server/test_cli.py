@@ -122,7 +122,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_1(run, tmp_path: Path, mo
     assert (code, output) == (1, "")
     assert errors.splitlines()[-1].startswith("stream-server: the file is not audio")
 
-    def fail(_: object) -> None:
+    def fail(_: object, **__: object) -> None:
         raise ModelError("no weights\nat all")
 
     monkeypatch.setattr("stream_server.server.load_recogniser", fail)

@@ -38,3 +38,21 @@ def test_a_failure_says_nothing_of_done() -> None:
     except RuntimeError:
         pass
     assert "done" not in stream.getvalue()
+
+
+def test_a_long_part_says_how_far_it_is() -> None:
+    stream = io.StringIO()
+    with Progress("loading", stream) as progress:
+        for done in range(5):
+            progress.report("recording graphs", done, 4)
+    progress.report("recording graphs", 4, 4)
+    lines = stream.getvalue().splitlines()
+    assert lines[1:] == ["recording graphs: 0 of 4", "recording graphs: 4 of 4"]
+
+
+def test_a_long_part_is_a_bar_on_a_terminal() -> None:
+    stream = Terminal()
+    with Progress("loading", stream) as progress:
+        progress.report("recording graphs", 1, 4)
+        assert progress._status is not None
+        assert "recording graphs ━━━━━╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ 1/4" in str(progress._status.status)

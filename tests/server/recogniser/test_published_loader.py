@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ModelError
+from stream_server.recogniser import device_model
 from stream_server.recogniser.adapter import save_adapter
 from stream_server.recogniser.checkpoint import load_recogniser
+from stream_server.recogniser.device_model import SPARE, DeviceModel
 from stream_server.recogniser.interface import Hypothesis, Utterance
+from stream_server.recogniser.kernels.choice import plain_kernels
 from stream_server.recogniser.published import PublishedModel
 from stream_server.recogniser.published_loader import is_published, load_published
 
@@ -147,10 +152,19 @@ def test_adapters_of_both_sides_stay_apart_beside_one_weight(
         torch.testing.assert_close(module(hidden), expected)
 
 
+def in_slots(model: PublishedModel, *_: object) -> DeviceModel:
+    """As on a GPU, without its kernels and graphs."""
+    return DeviceModel(model, plain_kernels(), (1, 2, 4))
+
+
+@pytest.mark.parametrize("is_in_slots", [False, True])
 def test_a_transcription_runs_through_the_recogniser(
-    adapter: Callable[..., Path], options: Any
+    adapter: Callable[..., Path], options: Any, monkeypatch: Any, is_in_slots: bool
 ) -> None:
+    if is_in_slots:
+        monkeypatch.setattr(device_model, "speed_up", in_slots)
     recogniser = load_recogniser(options(adapter()))
+    assert isinstance(recogniser._model, DeviceModel if is_in_slots else PublishedModel)
     recogniser.warm_up()
     said = [Utterance(PCM, steps=3, trace=True), Utterance(PCM[:9000], steps=2, language="de")]
 
@@ -172,6 +186,18 @@ def test_a_transcription_runs_through_the_recogniser(
     assert [each.tokens for each in (*finish(said[0]), *finish(said[1]))] == [
         each.tokens for each in together
     ]
+    if isinstance(recogniser._model, DeviceModel):
+        recogniser.release([])
+        gc.collect()
+        assert recogniser._model._leases.free == 4 + SPARE, "every row gave its slot back"
+
+
+def test_plain_kernels_leave_the_model_as_it_is(
+    adapter: Callable[..., Path], options: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(device_model, "speed_up", in_slots)
+    config = replace(options(adapter()), kernels="plain")
+    assert isinstance(load_recogniser(config)._model, PublishedModel)
 
 
 def test_an_exported_adapter_is_the_same_model(

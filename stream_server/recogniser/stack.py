@@ -1,0 +1,210 @@
+"""DiffusionGemma's layers as the step loop runs them: transformers' weights, our order of work.
+
+The weights stay those of the transformers module (joined projections share its memory). What
+differs: queries, keys and values are one product, as are gate and up; keys and values are written
+into preallocated slots, prompt first and canvas right behind; and whatever lies between two
+products is one kernel (``kernels``). The same code runs prompts (causal) and canvases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stream_server.recogniser.kernels.choice import Kernels
+from stream_server.recogniser.kernels.plain import Place, Rotary
+from stream_server.recogniser.products import Product, read_product
+from stream_server.recogniser.quantise import Float8
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The weights of one layer."""
+
+    kind: str
+    """``sliding_attention`` or ``full_attention``: which rotary positions."""
+    first_norm: Tensor
+    qkv: Product
+    head_norms: tuple[Tensor, Tensor]
+    """Of queries and keys."""
+    output: Product
+    middle_norms: Tensor
+    """[4, hidden]; see ``plain.after_attention``."""
+    gate_up: Product
+    down: Product
+    router: Product
+    expert_scale: Tensor
+    choices: int
+    experts_in: Tensor | Float8
+    experts_out: Tensor | Float8
+    last_norms: Tensor
+    """[3, hidden]; see ``plain.after_experts``."""
+    scalar: Tensor
+    heads: int
+    groups: int
+    size: int
+    """Of a head."""
+
+
+def read_layer(layer: Any, kind: str) -> Layer:
+    """Read the weights of a transformers layer, of either half."""
+    attention, router = layer.self_attn, layer.router
+    projections = [attention.q_proj, attention.k_proj]
+    if attention.v_proj is not None:
+        projections.append(attention.v_proj)
+    qkv, size = read_product(*projections), attention.q_norm.weight.shape[0]
+    width = layer.input_layernorm.weight.shape[0]
+    router_norm = router.scale.data * width**-0.5
+    return Layer(
+        kind=kind,
+        first_norm=layer.input_layernorm.weight.data,
+        qkv=qkv,
+        head_norms=(attention.q_norm.weight.data, attention.k_norm.weight.data),
+        output=read_product(attention.o_proj),
+        middle_norms=torch.stack(
+            [
+                layer.post_attention_layernorm.weight.data,
+                layer.pre_feedforward_layernorm.weight.data,
+                layer.pre_feedforward_layernorm_2.weight.data,
+                router_norm,
+            ]
+        ),
+        gate_up=read_product(layer.mlp.gate_proj, layer.mlp.up_proj),
+        down=read_product(layer.mlp.down_proj),
+        router=read_product(router.proj),
+        expert_scale=router.per_expert_scale.data,
+        choices=router.config.top_k_experts,
+        experts_in=layer.experts.gate_up_proj.data,
+        experts_out=layer.experts.down_proj.data,
+        last_norms=torch.stack(
+            [
+                layer.post_feedforward_layernorm_1.weight.data,
+                layer.post_feedforward_layernorm_2.weight.data,
+                layer.post_feedforward_layernorm.weight.data,
+            ]
+        ),
+        scalar=layer.layer_scalar.data,
+        heads=attention.q_proj.out_features // size,
+        groups=attention.k_proj.out_features // size,
+        size=size,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValues:
+    """Keys and values of all slots, one pair a layer: [slots, groups, capacity, head size]."""
+
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+
+    @staticmethod
+    def allocate(layers: tuple[Layer, ...], slots: int, capacity: int) -> KeyValues:
+        """Make room for ``slots`` rows of ``capacity`` positions, zeroed."""
+
+        def room(layer: Layer) -> Tensor:
+            return layer.first_norm.new_zeros(slots, layer.groups, capacity, layer.size)
+
+        return KeyValues(tuple((room(layer), room(layer)) for layer in layers))
+
+
+class Stack:
+    """The layers of one half of the model, prompt encoder or canvas decoder.
+
+    Args:
+        module: transformers' ``DiffusionGemmaEncoderTextModel`` or ``DiffusionGemmaDecoderModel``.
+        config: its text configuration.
+        kernels: the operations.
+        capacity: positions for which rotary factors are kept.
+    """
+
+    def __init__(self, module: Any, config: Any, kernels: Kernels, capacity: int) -> None:
+        self.kernels = kernels
+        self.eps: float = config.rms_norm_eps
+        self.layers = tuple(
+            read_layer(layer, kind)
+            for layer, kind in zip(module.layers, config.layer_types, strict=True)
+        )
+        self.final_norm: Tensor = module.norm.weight.data
+        firsts = [*(layer.first_norm for layer in self.layers[1:]), self.final_norm]
+        self._last_norms = tuple(
+            torch.cat([layer.last_norms, first[None]])
+            for layer, first in zip(self.layers, firsts, strict=True)
+        )
+        self._rotary = _rotary(module.rotary_emb, self.layers, capacity)
+
+    def run(self, hidden: Tensor, cache: KeyValues, place: Place) -> Tensor:
+        """Run tokens through the layers, writing their keys and values.
+
+        Args:
+            hidden: [tokens, hidden], row after row.
+            cache: of all slots.
+            place: where the tokens stand.
+
+        Returns:
+            [tokens, hidden], after the last norm.
+        """
+        kernels = self.kernels
+        normed = kernels.norm(hidden, self.layers[0].first_norm, self.eps)
+        for layer, norms, caches in zip(self.layers, self._last_norms, cache.pairs, strict=True):
+            own = replace(place, heads=layer.heads)
+            qkv = layer.qkv(normed)
+            rotary = self._rotary[layer.kind]
+            query = kernels.rotate(qkv, layer.head_norms, rotary, caches, own, self.eps)
+            attended = layer.output(kernels.attend(query, caches, own))
+            hidden, inputs = kernels.after_attention(attended, hidden, layer.middle_norms, self.eps)
+            dense = layer.down(kernels.gate(layer.gate_up(inputs[0])))
+            scores = layer.router(inputs[2])
+            chosen, shares = kernels.route(scores, layer.expert_scale, layer.choices)
+            pairs = kernels.run_experts(inputs[1], chosen, *_experts(layer))
+            hidden, normed = kernels.after_experts(
+                dense, pairs, shares, hidden, norms, layer.scalar, self.eps
+            )
+        return normed
+
+
+def _experts(layer: Layer) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+    first, second = layer.experts_in, layer.experts_out
+    if isinstance(first, Float8) and isinstance(second, Float8):
+        return first.values, second.values, (first.scales, second.scales)
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first, second, None
+    raise TypeError("experts are float8 both or neither")
+
+
+def quantise_layers(stacks: tuple[Stack, ...], names: tuple[str, ...]) -> None:
+    """Turn the named weights of all layers into float8; what stacks share is done once.
+
+    The memory of the old weights is given back where nothing else holds them.
+    """
+    for index in range(len(stacks[0].layers)):
+        # The old weight is kept with the new: an address that is free is used again.
+        done: dict[int, tuple[Tensor, Float8]] = {}
+        for stack in stacks:
+            layer = stack.layers[index]
+            changed: dict[str, Any] = {}
+            for name in names:
+                old: Any = getattr(layer, name)
+                weight: Any = old.weight if isinstance(old, Product) else old
+                if weight.data_ptr() not in done:
+                    done[weight.data_ptr()] = (weight, Float8.of(weight))
+                small = done[weight.data_ptr()][1]
+                changed[name] = replace(old, weight=small) if isinstance(old, Product) else small
+            layers = list(stack.layers)
+            layers[index] = replace(layer, **changed)
+            stack.layers = tuple(layers)
+
+
+def _rotary(embedding: Any, layers: tuple[Layer, ...], capacity: int) -> dict[str, Rotary]:
+    device, dtype = layers[0].first_norm.device, layers[0].first_norm.dtype
+    positions = torch.arange(capacity, device=device)[None]
+    like = torch.empty(0, device=device, dtype=dtype)
+    found = {}
+    for kind in {layer.kind for layer in layers}:
+        cosine, sine = embedding(like, positions, kind)
+        found[kind] = Rotary(cosine[0].contiguous(), sine[0].contiguous())
+    return found
+
+
+__all__ = ["KeyValues", "Layer", "Stack", "quantise_layers", "read_layer"]

@@ -1,0 +1,70 @@
+"""The server of random weights: its options, and a toy of it that transcribes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stream_server.config import RecogniserConfig
+from stream_server.errors import ConfigError
+from stream_server.evaluation.random_server import CANVAS, NumberCodec, load_random, parse
+from stream_server.recogniser.interface import Utterance
+
+TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "num_global_key_value_heads": 1,
+    "sliding_window": 1024,
+    "num_experts": 4,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 16,
+    "max_position_embeddings": 1024,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "vocab_size": 400,
+}
+WHISPER = {
+    "d_model": 24,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "num_mel_bins": 80,
+}
+
+
+def test_every_canvas_has_one_size_and_takes_every_step() -> None:
+    torch.manual_seed(0)
+    recogniser = load_random(RecogniserConfig(device="cpu", steps=3), None, TEXT, WHISPER)
+    hum = np.random.default_rng(0).standard_normal(40_000).astype(np.float32) * 0.1
+    said = [Utterance(hum, steps=3, seed=1), Utterance(hum[:9_000], steps=3, seed=2)]
+    rows = recogniser.start(said)
+    assert [len(row.canvas) for row in rows] == [CANVAS, CANVAS]
+    for step in range(1, 4):
+        hypotheses = recogniser.step(rows)
+        assert [each.is_final for each in hypotheses] == [step == 3] * 2
+    assert any(hypothesis.words for hypothesis in hypotheses)
+
+
+def test_numbers_are_words() -> None:
+    codec = NumberCodec(400)
+    assert codec.encode(" 5 17") == [5, 17]
+    assert codec.words([5, 17]) == [(" 5", [0]), (" 17", [1])]
+    assert {0, 16, 384} < codec.ends
+    assert codec.language("de") == 0
+
+
+def test_options_are_those_of_serve() -> None:
+    config = parse(["--port", "0", "--kernels", "plain", "--max-sessions", "300"])
+    assert (config.listen.port, config.recogniser.kernels) == (0, "plain")
+    assert config.limits.max_sessions == 300
+
+
+@pytest.mark.parametrize("arguments", [["--port"], ["--nothing", "1"], ["--kernels", "magic"]])
+def test_wrong_options_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        parse(arguments)

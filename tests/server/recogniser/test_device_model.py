@@ -1,0 +1,211 @@
+"""The model on the device decodes as the plain one does, whoever shares the step."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stream_server.errors import Overloaded
+from stream_server.recogniser.backbone import Backbone
+from stream_server.recogniser.decoder import PromptCache
+from stream_server.recogniser.denoise import SamplerConfig, StepInput, StepResult, random_tokens
+from stream_server.recogniser.device_model import (
+    FIXED_TOKENS,
+    SPARE,
+    DeviceModel,
+    bucket,
+    group_rows,
+    speed_up,
+)
+from stream_server.recogniser.encoder import WhisperAudioEncoder
+from stream_server.recogniser.kernels.choice import fused_kernels, plain_kernels
+from stream_server.recogniser.model import CanvasConfig
+from stream_server.recogniser.projector import ProjectorConfig
+from stream_server.recogniser.published import LoraShape, PublishedConfig, PublishedModel
+
+CPU = torch.device("cpu")
+WHISPER = {
+    "d_model": 24,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "num_mel_bins": 80,
+}
+PROMPTS = [([2, 9], [11, 12, 13]), ([2, 9], [14])]
+ROWS = (1, 2, 4)
+
+
+@pytest.fixture
+def model(published_folders: Any) -> PublishedModel:
+    """With adapters that matter, of every layer that may have one."""
+    config = PublishedConfig(
+        "toy",
+        ProjectorConfig(24, 20, 32),
+        LoraShape(4, 8.0, r"self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj"),
+        canvas=CanvasConfig(buckets=(8, 16, 24), margin=2),
+        sampler=SamplerConfig(entropy_bound=3.0),
+    )
+    backbone = Backbone(copy.deepcopy(published_folders.model))
+    model = PublishedModel(config, WhisperAudioEncoder(WHISPER).eval(), backbone, PROMPTS).eval()
+    for parameter in model.decoder.lora().values():
+        parameter.data.normal_(std=0.2)
+    return model
+
+
+def listen(model: Any, languages: list[int]) -> PromptCache:
+    pcm = torch.randn(3, 8_000, generator=torch.Generator().manual_seed(5))[: len(languages)] * 0.1
+    lengths = torch.tensor([8_000, 6_000, 7_000])[: len(languages)]
+    with torch.inference_mode():
+        cache: PromptCache = model.hear(pcm, lengths, torch.tensor(languages))[0]
+    return cache
+
+
+def step(
+    model: Any, cache: PromptCache, sizes: tuple[int, ...], seeds: list[int], soft: Tensor | None
+) -> StepResult:
+    """Run a step from the same canvases whatever their neighbours."""
+    width = max(sizes)
+    canvas = torch.zeros(len(sizes), width, dtype=torch.long)
+    generators = tuple(torch.Generator().manual_seed(seed) for seed in seeds)
+    for row, size in enumerate(sizes):
+        canvas[row, :size] = random_tokens(generators[row], size, model.vocabulary)
+    before = torch.zeros(len(sizes), width, model.conditioning_size) if soft is None else soft
+    heat = torch.full((len(sizes),), 0.7)
+    state = StepInput(canvas, sizes, before, (soft is not None,) * len(sizes), heat, generators)
+    with torch.inference_mode():
+        result: StepResult = model.step(state, cache)
+    return result
+
+
+@pytest.mark.parametrize("sizes", [(16, 16, 16), (24, 8, 16), (5, 24, 1)])
+def test_a_step_is_that_of_the_plain_model(model: PublishedModel, sizes: tuple[int, ...]) -> None:
+    plain = copy.deepcopy(model)
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    caches = listen(plain, [0, 1, 0]), listen(fast, [0, 1, 0])
+    soft = None
+    for _ in range(2):
+        wanted = step(plain, caches[0], sizes, [1, 2, 3], soft)
+        got = step(fast, caches[1], sizes, [1, 2, 3], soft)
+        for row, size in enumerate(sizes):
+            part = (row, slice(size))
+            assert got.argmax[part].tolist() == wanted.argmax[part].tolist()
+            assert got.accepted[part].tolist() == wanted.accepted[part].tolist()
+            for name in ("entropy", "probability", "conditioning"):
+                torch.testing.assert_close(
+                    getattr(got, name)[part], getattr(wanted, name)[part], rtol=1e-3, atol=1e-4
+                )
+        assert 0 < int(wanted.accepted.sum()) < sum(sizes)
+        soft = wanted.conditioning
+
+
+def test_a_row_does_not_depend_on_its_neighbours(model: PublishedModel) -> None:
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    cache = listen(fast, [0, 1, 0])
+    together = step(fast, cache, (24, 8, 16), [1, 2, 3], None)
+    for row, size in enumerate((24, 8, 16)):
+        alone = step(fast, cache.row(row), (size,), [row + 1], None)
+        assert together.argmax[row, :size].tolist() == alone.argmax[0, :size].tolist()
+        assert together.canvas[row, :size].tolist() == alone.canvas[0, :size].tolist()
+
+
+def test_samples_follow_the_distribution_of_the_scores(model: PublishedModel) -> None:
+    """Sampled by another method than the plain model's, from the same shares."""
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    cache = listen(fast, [0])
+    state = fast._denoiser.slots
+    slots = torch.tensor(cache.row(0).slots)  # type: ignore[attr-defined]
+    state.canvas[slots, :8] = 7
+    state.soft[slots] = 0
+    state.widths[slots] = 8
+    state.heat[slots] = 0.8
+    drawn = torch.zeros(fast.vocabulary)
+    with torch.inference_mode():
+        scores = fast._denoiser.scores(slots, 8)
+        shares = ((torch.tanh(scores.float() / 30) * 30) / 0.8).softmax(-1)[0]
+        for seed in range(400):
+            state.seeds[slots] = seed
+            uniform = fast._denoiser.kernels.read_vocabulary(
+                scores[:1], torch.tensor([0.8]), torch.tensor([(seed + 0.5) / 400]), 30.0
+            )
+            drawn[uniform.sampled] += 1 / 400
+    assert float((drawn - shares).abs().max()) < 0.01
+
+
+def test_rows_that_end_leave_room(model: PublishedModel) -> None:
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    room = ROWS[-1] + SPARE
+    held = [listen(fast, [0, 1, 0]) for _ in range(room // 3)]
+    first = held[0].row(1)
+    with pytest.raises(Overloaded, match="room for 0"):
+        listen(fast, [0])
+    held.clear()
+    gc.collect()
+    assert fast._leases.free == room - 1
+    del first
+    assert fast._leases.free == room
+
+
+def test_prompts_of_another_network_are_refused(model: PublishedModel) -> None:
+    plain = copy.deepcopy(model)
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    with pytest.raises(TypeError, match="not in slots"):
+        step(fast, listen(plain, [0]), (8,), [1], None)
+
+
+def test_it_stays_where_it_was_built(model: PublishedModel) -> None:
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    assert fast.to(CPU) is fast
+    with pytest.raises(ValueError, match="cannot move"):
+        fast.to(torch.device("meta"))
+
+
+def test_the_cpu_keeps_the_plain_model(model: PublishedModel) -> None:
+    assert speed_up(model, CPU) is model
+
+
+def test_buckets() -> None:
+    assert [bucket(count, (1, 2, 4)) for count in (1, 2, 3, 4)] == [1, 2, 4, 4]
+    with pytest.raises(ValueError, match="5 is more than 4"):
+        bucket(5, (1, 2, 4))
+
+
+def test_a_long_row_does_not_make_many_short_ones_long() -> None:
+    sizes = [64] * 31 + [192]
+    groups = group_rows(sizes, 32)
+    assert [[sizes[row] for row in group] for group in groups] == [[192], [64] * 31]
+    few = [64] * (FIXED_TOKENS // 128) + [192]
+    assert len(group_rows(few, 32)) == 1
+    assert group_rows(few, 32)[0][0] == len(few) - 1, "the widest is first"
+    assert [len(group) for group in group_rows([32] * 70, 32)] == [32, 32, 6]
+
+
+@pytest.mark.gpu
+def test_graphs_decode_as_the_eager_step_does(model: PublishedModel) -> None:
+    device = torch.device("cuda")
+    model.to(device, torch.bfloat16)
+    model.projector.float()
+    seen: list[tuple[int, int]] = []
+    fast = DeviceModel(model, fused_kernels(), ROWS)
+    eager = DeviceModel(model, fused_kernels(), ROWS)
+    fast.warm(lambda _, done, total: seen.append((done, total)))
+    assert seen[0][0] == 0
+    assert seen[-1][0] == seen[-1][1]
+    results = []
+    for each in (fast, eager):
+        pcm = torch.randn(3, 8_000, generator=torch.Generator().manual_seed(5)).to(device)
+        lengths = torch.tensor([8_000] * 3, device=device)
+        generators = tuple(torch.Generator(device).manual_seed(row) for row in range(3))
+        canvas = torch.full((3, 16), 7, device=device)
+        with torch.inference_mode():
+            cache, _ = each.hear(pcm, lengths, torch.tensor([0, 1, 0], device=device))
+            soft = torch.zeros(3, 16, each.conditioning_size, device=device)
+            heat = torch.full((3,), 0.8, device=device)
+            state = StepInput(canvas, (16, 8, 16), soft, (False,) * 3, heat, generators)
+            results.append(each.step(state, cache))
+    assert results[0].canvas.tolist() == results[1].canvas.tolist()
+    assert results[0].argmax.tolist() == results[1].argmax.tolist()
