@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stream_server.recogniser.draft import DraftConfig, Logs, beam_search, evidence
@@ -33,6 +33,8 @@ def all_texts(logs: Logs) -> dict[tuple[int, ...], float]:
 @given(st.integers(1, 5), st.integers(2, 4), st.integers(0, 2**32 - 1))
 def test_a_wide_beam_finds_the_most_probable_texts(frames: int, vocabulary: int, seed: int) -> None:
     logs = random_logs(frames, vocabulary, seed)
+    # The search passes over frames of all but certain silence, and tokens far off.
+    assume(logs[:, 0].max() < -0.01 and logs.min() > -6)
     every = all_texts(logs)
     found = beam_search(logs, WIDE)
     best = sorted(every.values(), reverse=True)[: WIDE.candidates]
