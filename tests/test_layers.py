@@ -88,6 +88,7 @@ PURE = (
     "stream_protocol",
     "stream_client.resume",
     "stream_server.recogniser.alignment",
+    "stream_server.recogniser.draft",
     "stream_server.recogniser.interface",
     "stream_server.recogniser.support",
     "stream_server.scheduler.request",

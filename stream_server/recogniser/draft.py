@@ -53,7 +53,7 @@ class Candidate:
 def _extend(
     beam: dict[tuple[int, ...], tuple[float, float]], frame: Logs, tokens: Sequence[int]
 ) -> dict[tuple[int, ...], tuple[float, float]]:
-    """Return the prefixes after one more frame: log-probabilities ending in blank and in a token."""
+    """Return the prefixes after one more frame, and how probable each is by its last class."""
     grown: dict[tuple[int, ...], tuple[float, float]] = {}
     for prefix, (blank, said) in beam.items():
         total = float(np.logaddexp(blank, said))
@@ -90,8 +90,9 @@ def beam_search(logs: Logs, config: DraftConfig) -> list[Candidate]:
         beam = _extend(beam, frame, tokens)
         if len(beam) > config.beam:
             beam = dict(sorted(beam.items(), key=total, reverse=True)[: config.beam])
-    best = sorted(beam.items(), key=total, reverse=True)[: config.candidates]
-    return [Candidate(prefix, total((prefix, ends))) for prefix, ends in best]
+    found = [Candidate(prefix, total((prefix, ends))) for prefix, ends in beam.items()]
+    possible = [each for each in found if each.score > _NEVER / 2]
+    return sorted(possible, key=lambda each: each.score, reverse=True)[: config.candidates]
 
 
 def evidence(

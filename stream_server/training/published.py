@@ -165,7 +165,7 @@ class PublishedTrainer:
         for _ in range(steps):
             if self.done() >= 1:
                 break
-            for name, value in self.update(corpus.batch(self.chance)).items():
+            for name, value in self.update(corpus.batch(self.chance, self.step)).items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
             since += 1
             if since == every:

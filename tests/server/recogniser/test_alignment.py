@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stream_server.recogniser.alignment import TokenSpan, align, greedy
+from stream_server.recogniser.alignment import DenseFrames, TokenSpan, align, greedy
 
 BLANK = 0
 Logs = npt.NDArray[np.float32]
@@ -137,3 +137,16 @@ def test_another_token_can_be_the_blank() -> None:
     spans = align(logs, [0, 0], blank=3)
     assert spans is not None
     assert [(span.start, span.end) for span in spans] == [(1, 3), (4, 5)]
+
+
+def test_frames_hold_their_draft_and_what_speaks_for_it() -> None:
+    logs = np.log(np.full((4, 5), 0.05, np.float32))
+    logs[[0, 1, 3], [2, 0, 3]] = np.log(0.8)
+    frames = DenseFrames(logs, (2, 3), end=1)
+    assert frames.draft() == [2, 3]
+    assert frames.evidence([2, 3], 6, 0.0) is None
+    assert frames.evidence([2] * 5, 6, 1.0) is None, "it does not fit into the frames"
+    scores = frames.evidence([2, 3], 6, 1.0)
+    assert scores is not None
+    assert scores.shape == (6, 5)
+    assert scores.argmax(axis=1).tolist() == [2, 3, 1, 1, 1, 1]

@@ -198,6 +198,23 @@ def test_prompts_are_causal(decoder: DiffusionDecoder, prompts: Prompts) -> None
 
 
 @torch.no_grad()
+def test_texts_are_read_behind_a_prompt_as_a_plain_loop_does(decoder: DiffusionDecoder) -> None:
+    begin, end, texts = 5, 1, [[20, 21, 22], [23], []]
+    before = torch.randint(8, decoder.vocabulary, (1, 6))
+    prompt = torch.cat([before, torch.tensor([[begin]])], dim=1)
+    cache, _ = decoder.prefill(decoder.embed(prompt), torch.tensor([7]))
+    expected = []
+    for text in texts:
+        whole = torch.cat([prompt, torch.tensor([text], dtype=torch.long)], dim=1)
+        _, hidden = decoder.prefill(decoder.embed(whole), torch.tensor([whole.shape[1]]))
+        logs = decoder.head(hidden[0, 6:]).log_softmax(dim=-1)
+        targets = torch.tensor([*text, end])
+        expected.append(float(logs[torch.arange(len(targets)), targets].sum()))
+    assert decoder.read(texts, cache, begin, end) == pytest.approx(expected, abs=1e-4)
+    assert decoder.read(texts[1:2], cache, begin, end) == pytest.approx(expected[1:2], abs=1e-4)
+
+
+@torch.no_grad()
 def test_denoising_leaves_the_prompts_as_they_are(
     decoder: DiffusionDecoder, prompts: Prompts
 ) -> None:

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from stream_server.recogniser.alignment import greedy
+from stream_server.recogniser.draft import DraftConfig, beam_search
 from stream_server.recogniser.features import FeatureConfig
 from stream_server.recogniser.model import CanvasConfig, Encoded, ModelConfig, TranscriptionModel
-from stream_server.recogniser.tokenizer import BEGIN, TEXT, Tokenizer
+from stream_server.recogniser.tokenizer import BEGIN, END, TEXT, Tokenizer
 
 LENGTHS = (16_000, 4_000, 9_999)
 
@@ -179,3 +182,32 @@ def test_a_whisper_prompt_has_188_audio_tokens(
     assert model.samples_per_ctc_frame == 2560
     _, lengths = model.prompt(encoded, torch.tensor([5, 5]))
     assert lengths.tolist() == [191, 191]
+
+
+@torch.no_grad()
+def test_a_draft_is_what_ctc_and_the_causal_half_find_most_likely(
+    make_model: Callable[..., TranscriptionModel],
+) -> None:
+    language = torch.tensor([6])
+    plain = make_model()
+    models = {w: make_model(draft=DraftConfig(candidates=8, causal=w)) for w in (0.0, 0.7, 1000.0)}
+    changes = 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        pcm, lengths = sound(12_000)
+        encoded = plain.listen(pcm, lengths)
+        logs = encoded.ctc[0].numpy()
+        found = beam_search(logs, DraftConfig(candidates=8))
+        prompt = plain.prefill(encoded, language).row(0)
+        read = plain.decoder.read([each.tokens for each in found], prompt, TEXT, END)
+        drafts = set()
+        for weight, model in models.items():
+            _, (frames,) = model.hear(pcm, lengths, language)
+            totals = [each.score + weight * r for each, r in zip(found, read, strict=True)]
+            best = found[int(np.argmax(totals))].tokens
+            assert tuple(frames.draft()) == best
+            drafts.add(best)
+        changes += len(drafts) > 1
+    assert changes, "the causal half has a say"
+    _, (frames,) = plain.hear(pcm, lengths, language)
+    assert frames.draft() == greedy(logs), "one candidate is CTC's best path"

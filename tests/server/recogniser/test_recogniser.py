@@ -20,6 +20,7 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
 
 from stream_server.recogniser.alignment import DenseFrames
 from stream_server.recogniser.denoise import MASK
+from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.interface import Hypothesis, Pcm, Recogniser, Utterance
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
 from stream_server.recogniser.recogniser import MIN_SAMPLES, DiffusionRecogniser, DiffusionRow
@@ -358,10 +359,27 @@ def test_without_a_draft_the_canvas_may_start_from_ctc(
     plain, drafted = recogniser.start(
         [Utterance(sound(8000), steps=2), Utterance(sound(8000), steps=2, draft=(20,))]
     )
-    heard = plain.ctc.greedy()
+    heard = plain.ctc.draft()
     assert heard
     assert plain.canvas[: len(heard) + 1].tolist() == [*heard, END][: len(plain.canvas)]
-    assert drafted.canvas[:2].tolist() == [20, END]
+    assert torch.equal(drafted.canvas, plain.canvas), "CTC heard more than an earlier partial"
+    assert plain.evidence is None, "without guidance"
+
+
+def test_ctc_guides_every_step_of_a_canvas_that_starts_from_it(
+    make_model: Callable[..., TranscriptionModel], make: MakeRecogniser, config: ModelConfig
+) -> None:
+    started = replace(config.sampler, start="ctc")
+    guided = make(make_model(sampler=started, draft=DraftConfig(guidance=1000.0)))
+    noisy = make(make_model(draft=DraftConfig(guidance=1000.0)))
+    utterances = [Utterance(sound(8000), steps=3), Utterance(sound(12_000, 1), steps=3)]
+    rows = guided.start(utterances)
+    for row, (*_, last) in zip(rows, finish(guided, *rows), strict=True):
+        assert row.evidence is not None
+        assert row.evidence.shape == (len(row.canvas), guided._model.vocabulary)
+        assert list(last.tokens) == row.ctc.draft(), "nothing else can win against so much weight"
+    (row,) = noisy.start(utterances[:1])
+    assert row.evidence is None, "what starts from noise is not guided"
 
 
 def test_a_draft_longer_than_the_largest_canvas_is_cut(recogniser: DiffusionRecogniser) -> None:
@@ -525,7 +543,7 @@ def test_the_first_word_that_stays_begins_the_text(
     logs[:, 0] = 0.0
     for frame, place in enumerate(places[1]):
         logs[10 + frame, tokens[place]] = 0.0
-    row.ctc = DenseFrames(logs)
+    row.ctc = DenseFrames(logs, (), END)
     recogniser.retune("noise", GuardConfig(0.1, 0))
     assert finish(recogniser, row)[0][-1].text == "seven"
 

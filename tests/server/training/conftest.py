@@ -15,6 +15,7 @@ from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.corpus import BatchConfig, Corpus
 from stream_server.training.loop import Trainer
 from stream_server.training.pack import Packed, Samples
+from stream_server.training.phones import Lexicon
 from stream_server.training.recipe import Recipe, read_recipe
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -152,8 +153,16 @@ def recipe(recipe_file: Path) -> Recipe:
     return read_recipe(recipe_file)
 
 
+@pytest.fixture(scope="session")
+def lexicon() -> Lexicon:
+    """Of the words of the toy corpus, each letter a phone."""
+    return Lexicon({word: tuple(word) for word in DIGITS})
+
+
 @pytest.fixture
-def make_corpus(clips: list[Packed], tokenizer: Tokenizer) -> Callable[..., Corpus]:
+def make_corpus(
+    clips: list[Packed], tokenizer: Tokenizer, lexicon: Lexicon
+) -> Callable[..., Corpus]:
     """Builds a corpus of the toy clips; fields of the batch's configuration may be given."""
 
     def make(**changes: Any) -> Corpus:
@@ -161,15 +170,21 @@ def make_corpus(clips: list[Packed], tokenizer: Tokenizer) -> Callable[..., Corp
             BatchConfig(seconds=8.0, durations=(1.0, 2.0), joined=("tones",)), **changes
         )
         weights = {"tones": 1.0, "words": 1.0}
-        return Corpus(clips, tokenizer, weights, config, torch.device("cpu"))
+        return Corpus(clips, tokenizer, weights, config, torch.device("cpu"), lexicon)
 
     return make
 
 
 @pytest.fixture
-def trainer(recipe: Recipe, tokenizer: Tokenizer) -> Trainer:
-    """Of the toy recipe, on the CPU."""
-    return Trainer(recipe, tokenizer, torch.device("cpu"))
+def make_trainer(tokenizer: Tokenizer, lexicon: Lexicon) -> Callable[[Recipe], Trainer]:
+    """Makes one on the CPU."""
+    return lambda recipe: Trainer(recipe, tokenizer, lexicon.size, torch.device("cpu"))
+
+
+@pytest.fixture
+def trainer(recipe: Recipe, make_trainer: Callable[[Recipe], Trainer]) -> Trainer:
+    """Of the toy recipe."""
+    return make_trainer(recipe)
 
 
 PUBLISHED = """

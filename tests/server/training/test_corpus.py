@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.corpus import (
-    LETTERS,
     Batch,
     BatchConfig,
     Corpus,
     Layout,
     Piece,
-    spell,
 )
 from stream_server.training.pack import RATE, Packed
+from stream_server.training.phones import Lexicon
 
 MakeCorpus = Callable[..., Corpus]
 
@@ -56,28 +55,28 @@ def test_audio_is_what_a_plain_loop_gathers(
 ) -> None:
     corpus = make_corpus(speed=speed, empty=0.1)
     for seed in range(4):
-        layout = corpus.draw(random.Random(seed))
+        layout = corpus.draw(random.Random(seed), 0)
         batch = corpus.lay_out(layout)
         assert batch.pcm.abs().max() > 0.1
         np.testing.assert_allclose(batch.pcm.numpy(), naive(layout, clips, batch), atol=1e-5)
 
 
 def test_text_is_that_of_the_clips_in_order(
-    make_corpus: MakeCorpus, clips: list[Packed], tokenizer: Tokenizer
+    make_corpus: MakeCorpus, clips: list[Packed], tokenizer: Tokenizer, lexicon: Lexicon
 ) -> None:
     corpus = make_corpus()
     joined = 0
     for seed in range(6):
-        layout = corpus.draw(random.Random(seed))
+        layout = corpus.draw(random.Random(seed), 0)
         batch = corpus.lay_out(layout)
         for row, pieces in enumerate(by_row(layout)):
             text = " ".join(clips[piece.clip].text for piece in pieces)
             tokens = batch.text[row, : batch.text_lengths[row]].tolist()
-            letters = batch.letters[row, : batch.letter_lengths[row]].tolist()
+            phones = batch.phones[row, : batch.phone_lengths[row]].tolist()
             assert tokenizer.decode(tokens) == text
-            assert letters == spell(text)
+            assert phones == lexicon.encode(text)
             assert not batch.text[row, len(tokens) :].any()
-            assert not batch.letters[row, len(letters) :].any()
+            assert not batch.phones[row, len(phones) :].any()
             joined += len(pieces) > 1
     assert joined > 5
 
@@ -100,7 +99,7 @@ def test_a_row_never_exceeds_its_width(
     assert end + RATE // 50 <= length or not pieces
 
 
-@pytest.mark.parametrize("room", [{"tokens_per_second": 1.0}, {"letters_per_second": 2.0}])
+@pytest.mark.parametrize("room", [{"tokens_per_second": 1.0}, {"phones_per_second": 0.5}])
 def test_a_row_takes_no_clip_more_than_its_text_has_room_for(
     make_corpus: MakeCorpus, room: dict[str, float]
 ) -> None:
@@ -109,10 +108,10 @@ def test_a_row_takes_no_clip_more_than_its_text_has_room_for(
     most = {"wide": 0, "narrow": 0}
     for seed in range(20):
         for name, corpus in (("wide", wide), ("narrow", narrow)):
-            layout = corpus.draw(random.Random(seed))
+            layout = corpus.draw(random.Random(seed), 0)
             batch = corpus.lay_out(layout)
             assert batch.text_lengths.max() <= layout.shape.tokens
-            assert batch.letter_lengths.max() <= layout.shape.letters
+            assert batch.phone_lengths.max() <= layout.shape.phones
             most[name] = max(most[name], *map(len, by_row(layout)))
     assert most["narrow"] < most["wide"]
 
@@ -125,12 +124,12 @@ def test_a_batch_has_the_shape_of_its_duration_and_is_silent_behind_each_row(
     assert {(shape.rows, shape.samples) for shape in shapes} == {(8, RATE), (4, 2 * RATE)}
     seen = set()
     for seed in range(10):
-        layout = corpus.draw(random.Random(seed))
+        layout = corpus.draw(random.Random(seed), 0)
         batch, shape = corpus.lay_out(layout), layout.shape
         seen.add(shape)
         assert batch.pcm.shape == (shape.rows, shape.samples)
         assert batch.text.shape == (shape.rows, shape.tokens)
-        assert batch.letters.shape == (shape.rows, shape.letters)
+        assert batch.phones.shape == (shape.rows, shape.phones)
         assert batch.pcm.abs().max() <= 1
         for row, length in enumerate(batch.lengths.tolist()):
             assert not batch.pcm[row, length:].any()
@@ -140,7 +139,7 @@ def test_a_batch_has_the_shape_of_its_duration_and_is_silent_behind_each_row(
 
 def test_speech_has_silence_around_it(make_corpus: MakeCorpus) -> None:
     corpus = make_corpus(empty=0.0, durations=(2.0,))
-    layout = corpus.draw(random.Random(2))
+    layout = corpus.draw(random.Random(2), 0)
     batch = corpus.lay_out(layout)
     spoken = [(row, pieces) for row, pieces in enumerate(by_row(layout)) if pieces]
     assert len(spoken) > 2
@@ -174,7 +173,7 @@ def test_sets_are_drawn_by_their_weights(clips: list[Packed], tokenizer: Tokeniz
 
     def first_sets(weights: dict[str, float]) -> list[str]:
         corpus = Corpus(clips, tokenizer, weights, config, torch.device("cpu"))
-        rows = by_row(corpus.draw(random.Random(1)))
+        rows = by_row(corpus.draw(random.Random(1), 0))
         return [clips[pieces[0].clip].set for pieces in rows if pieces]
 
     assert set(first_sets({"tones": 1.0})) == {"tones"}
@@ -187,7 +186,7 @@ def test_rows_of_nothing_have_no_text(make_corpus: MakeCorpus) -> None:
     batch = make_corpus(empty=1.0).batch(random.Random(1))
     assert not batch.pcm.any()
     assert not batch.text_lengths.any()
-    assert not batch.letter_lengths.any()
+    assert not batch.phone_lengths.any()
     assert not batch.text.any()
 
 
@@ -206,10 +205,27 @@ def test_seconds_are_told_by_set(make_corpus: MakeCorpus, clips: list[Packed]) -
     assert sum(seconds.values()) * RATE == pytest.approx(sum(len(clip.pcm) for clip in clips))
 
 
-def test_letters_are_spelt() -> None:
-    assert spell("") == []
-    assert spell(" az'") == [1, 2, 27, 28]
-    assert [LETTERS[letter - 1] for letter in spell("don't go")] == list("don't go")
-    assert 0 not in spell(LETTERS)
-    with pytest.raises(ValueError, match="substring"):
-        spell("E")
+def test_the_first_batches_are_of_short_rows(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus(durations=(1.0, 2.0, 4.0), short=2.0, short_until=10)
+
+    def seconds(step: int) -> set[float]:
+        drawn = (corpus.draw(random.Random(seed), step) for seed in range(30))
+        return {layout.shape.samples / RATE for layout in drawn}
+
+    assert seconds(0) == seconds(9) == {1.0, 2.0}
+    assert seconds(10) == {1.0, 2.0, 4.0}
+
+
+def test_where_no_row_is_short_the_shortest_comes_first(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus(durations=(2.0, 4.0), short=1.0, short_until=10)
+    assert {corpus.draw(random.Random(seed), 0).shape.samples for seed in range(10)} == {2 * RATE}
+
+
+def test_without_a_lexicon_nothing_is_said_in_phones(
+    clips: list[Packed], tokenizer: Tokenizer
+) -> None:
+    config = BatchConfig(seconds=8.0, durations=(2.0,), empty=0.0)
+    corpus = Corpus(clips, tokenizer, {"tones": 1.0}, config, torch.device("cpu"))
+    batch = corpus.batch(random.Random(0))
+    assert batch.text_lengths.any()
+    assert not batch.phone_lengths.any()

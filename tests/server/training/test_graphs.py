@@ -42,7 +42,7 @@ def test_without_a_gpu_it_is_the_function_itself(
     corpus, weight = make_corpus(durations=(1.0,)), weight_on(CPU)
     graphed = GraphedGradients(computation(weight), CPU)
     for seed in (1, 2):
-        layout = corpus.draw(random.Random(seed))
+        layout = corpus.draw(random.Random(seed), 0)
         batch = corpus.lay_out(layout)
         losses = graphed(layout.shape, batch, conditioned)
         power = float(batch.pcm.square().sum()) * (2 if conditioned else 1)
@@ -69,7 +69,7 @@ def test_on_a_gpu_each_shape_is_captured_once_and_reads_the_batch_and_the_weight
     for seed in range(12):
         with torch.no_grad():
             weight.fill_(seed + 1)
-        layout = corpus.draw(random.Random(seed))
+        layout = corpus.draw(random.Random(seed), 0)
         here = corpus.lay_out(layout)
         batch = Batch(*(getattr(here, name).to(device) for name in Batch.__slots__))
         conditioned = bool(seed % 2)

@@ -21,16 +21,16 @@ from stream_server.training.corpus import Batch, Corpus, Layout
 from stream_server.training.loop import Trainer, describe, learning_rate, log_line, model_config
 from stream_server.training.recipe import OptimiserConfig, Recipe
 
-CPU = torch.device("cpu")
 LOSSES = {"loss", "diffusion", "right", "autoregressive", "ctc", "middle_ctc"}
 MakeCorpus = Callable[..., Corpus]
+MakeTrainer = Callable[[Recipe], Trainer]
 
 
 Drawn = tuple[Layout, Batch]
 
 
 def draw(corpus: Corpus, seed: int = 0) -> Drawn:
-    layout = corpus.draw(random.Random(seed))
+    layout = corpus.draw(random.Random(seed), 0)
     return layout, corpus.lay_out(layout)
 
 
@@ -78,10 +78,10 @@ def test_the_rate_ends_at_its_final_value() -> None:
 
 
 def test_updates_lower_the_loss_of_the_same_batch(
-    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn
+    recipe: Recipe, make_trainer: MakeTrainer, drawn: Drawn
 ) -> None:
     quiet = AugmentConfig(noise=0, babble=0, room=0, telephone=0, frequency_masks=0, time_masks=0)
-    trainer = Trainer(replace(recipe, augment=quiet), tokenizer, CPU)
+    trainer = make_trainer(replace(recipe, augment=quiet))
     losses = [update(trainer, drawn, seed=1) for _ in range(6)]
     assert set(losses[0]) == LOSSES | {"norm"}
     assert all(math.isfinite(value) for each in losses for value in each.values())
@@ -91,9 +91,11 @@ def test_updates_lower_the_loss_of_the_same_batch(
     assert all(0 <= each["right"] <= 1 for each in losses)
 
 
-def test_the_total_is_the_weighted_sum(recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn) -> None:
+def test_the_total_is_the_weighted_sum(
+    recipe: Recipe, make_trainer: MakeTrainer, drawn: Drawn
+) -> None:
     losses = replace(recipe.losses, diffusion=1.0, autoregressive=2.0, ctc=3.0, middle_ctc=4.0)
-    trainer = Trainer(replace(recipe, losses=losses), tokenizer, CPU)
+    trainer = make_trainer(replace(recipe, losses=losses))
     values = {
         name: float(value.detach())
         for name, value in trainer.losses(drawn[1], conditioned=False).items()
@@ -131,14 +133,14 @@ def test_a_batch_that_is_not_finite_changes_nothing(trainer: Trainer, drawn: Dra
 
 
 def test_a_resumed_run_has_the_same_next_loss(
-    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn, tmp_path: Path
+    recipe: Recipe, make_trainer: MakeTrainer, drawn: Drawn, tmp_path: Path
 ) -> None:
-    first = Trainer(recipe, tokenizer, CPU)
+    first = make_trainer(recipe)
     for seed in (1, 2):
         update(first, drawn, seed)
     first.save(tmp_path / "state.pt")
     assert [path.name for path in tmp_path.glob("state*")] == ["state.pt"]
-    second = Trainer(replace(recipe, seed=99), tokenizer, CPU)
+    second = make_trainer(replace(recipe, seed=99))
     second.load(tmp_path / "state.pt")
     assert second.step == 2
     assert second.seconds > 0
@@ -149,9 +151,9 @@ def test_a_resumed_run_has_the_same_next_loss(
 
 
 def test_a_resumed_run_does_not_draw_the_first_batches_again(
-    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn, tmp_path: Path
+    recipe: Recipe, make_trainer: MakeTrainer, drawn: Drawn, tmp_path: Path
 ) -> None:
-    trainer = Trainer(recipe, tokenizer, CPU)
+    trainer = make_trainer(recipe)
     first = random.Random(recipe.seed).random()
     update(trainer, drawn, 1)
     trainer.save(tmp_path / "state.pt")
@@ -185,27 +187,27 @@ def test_the_average_can_be_served(
 
 
 def test_the_average_follows_the_weights(
-    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn
+    recipe: Recipe, make_trainer: MakeTrainer, drawn: Drawn
 ) -> None:
-    trainer = Trainer(recipe, tokenizer, CPU)
+    trainer = make_trainer(recipe)
     name = "projector.linear.weight"
     start = trainer.averaged()[name].clone()
     update(trainer, drawn, 1)
     live = trainer.model.state_dict()[name]
     torch.testing.assert_close(trainer.averaged()[name], start * 0.1 + live * 0.9)
     steady = replace(recipe, optimiser=replace(recipe.optimiser, average=0.0))
-    trainer = Trainer(steady, tokenizer, CPU)
+    trainer = make_trainer(steady)
     update(trainer, drawn, 1)
     torch.testing.assert_close(trainer.averaged()[name], trainer.model.state_dict()[name])
 
 
 def test_another_run_s_weights_are_begun_from(
-    recipe: Recipe, tokenizer: Tokenizer, drawn: Drawn
+    recipe: Recipe, make_trainer: MakeTrainer, drawn: Drawn
 ) -> None:
-    first = Trainer(recipe, tokenizer, CPU)
+    first = make_trainer(recipe)
     update(first, drawn, 1)
     weights = {name: tensor.clone() for name, tensor in first.model.state_dict().items()}
-    second = Trainer(replace(recipe, seed=7), tokenizer, CPU)
+    second = make_trainer(replace(recipe, seed=7))
     second.begin_from(weights)
     assert second.step == 0
     for name, tensor in second.model.state_dict().items():
@@ -217,10 +219,10 @@ def test_another_run_s_weights_are_begun_from(
 
 
 def test_a_run_reports_means_and_ends_with_its_recipe(
-    recipe: Recipe, tokenizer: Tokenizer, make_corpus: MakeCorpus
+    recipe: Recipe, make_trainer: MakeTrainer, make_corpus: MakeCorpus
 ) -> None:
     five = replace(recipe, optimiser=replace(recipe.optimiser, steps=5))
-    trainer = Trainer(five, tokenizer, CPU)
+    trainer = make_trainer(five)
     reports: list[dict[str, float]] = []
     corpus = make_corpus(seconds=2.0, durations=(1.0,))
     assert trainer.done() < 1

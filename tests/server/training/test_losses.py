@@ -49,9 +49,25 @@ def hear(model: TranscriptionModel) -> Encoded:
     return model.listen(pcm, lengths)
 
 
-def test_letters_are_scored_in_float32() -> None:
-    head = MiddleCtc(8, 5).to(torch.bfloat16)
-    logs = head(torch.randn(2, 3, 8, dtype=torch.bfloat16))
+@pytest.mark.parametrize("layer", [0, -1])
+def test_phones_are_read_off_a_layer_of_the_encoder(model: TranscriptionModel, layer: int) -> None:
+    head = MiddleCtc(model.encoder, 5, layer)
+    with pytest.raises(RuntimeError, match="has not run"):
+        head()
+    seen: list[Tensor] = []
+    model.encoder.layers[layer].register_forward_hook(lambda *hook: seen.append(hook[2]))
+    encoded = hear(model)
+    logs = head()
+    assert logs.shape == (3, encoded.states.shape[1], 5)
+    torch.testing.assert_close(logs, head.linear(head.norm(seen[0])).log_softmax(dim=-1))
+    with pytest.raises(RuntimeError, match="has not run"):
+        head()  # what was heard is read once
+
+
+def test_phones_are_scored_in_float32(model: TranscriptionModel) -> None:
+    head = MiddleCtc(model.encoder, 5, -1).to(torch.bfloat16)
+    head._keep(head, (), torch.randn(2, 3, model.encoder.hidden_size, dtype=torch.bfloat16))
+    logs = head()
     assert logs.dtype is torch.float32
     torch.testing.assert_close(logs.exp().sum(dim=-1), torch.ones(2, 3))
 
@@ -278,7 +294,7 @@ def test_a_network_of_the_absorbing_scheme_writes_what_it_learnt(
     pcm = 0.3 * torch.sin(torch.arange(12_000) * torch.tensor([[0.1], [0.9]]))
     text, lengths = TEXT[:2], LENGTHS[:2]
     targets = targets_of(8)[:2]
-    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(200):
         encoded = model.listen(pcm, torch.tensor([12_000, 12_000]))
         cache, causal = teacher_forced(model, encoded, LANGUAGES[[0, 0]], text, lengths)

@@ -31,7 +31,7 @@ class Row:
     def ctc(self) -> Row:
         return self
 
-    def greedy(self) -> list[int]:
+    def draft(self) -> list[int]:
         return self.tokens
 
 
