@@ -35,7 +35,7 @@ STARTS = ("noise", "ctc")
 
 
 def parse_guard(text: str) -> GuardConfig:
-    """Read the thresholds of the guard: one for words and texts, or one for each.
+    """Read the thresholds of the guard: one for all, or of words, texts and brief texts.
 
     Raises:
         ConfigError: it is none.
@@ -44,8 +44,8 @@ def parse_guard(text: str) -> GuardConfig:
         limits = [float(part) for part in text.split(",")]
     except ValueError:
         limits = []
-    if len(limits) not in (1, 2) or not all(0 <= limit <= 1 for limit in limits):
-        raise ConfigError("guard", text, "0, or two numbers up to 1: of a word, of a text")
+    if len(limits) not in (1, 2, 3) or not all(0 <= limit <= 1 for limit in limits):
+        raise ConfigError("guard", text, "0, or numbers up to 1: of a word, of a text, of a brief text")
     return GuardConfig(*(limits if len(limits) > 1 else limits * 2))
 
 

@@ -59,7 +59,6 @@ def test_the_bundled_clip_is_what_its_page_says() -> None:
 
 
 @pytest.mark.model
-@pytest.mark.xfail(strict=True, reason="the first checkpoint is undertrained: training/LOG.md")
 def test_the_embedded_model_hears_the_bundled_clip() -> None:
     from stream_server.recogniser.checkpoint import EMBEDDED
 

@@ -11,7 +11,7 @@ import pytest
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ConfigError, ModelError
 from stream_server.evaluation.subject import load_subject, parse_guard
-from stream_server.recogniser.checkpoint import EMBEDDED
+from stream_server.recogniser.checkpoint import EMBEDDED, load_model
 from stream_server.recogniser.support import GuardConfig
 
 CONFIG = RecogniserConfig("embedded", "cpu", threads=1)
@@ -25,14 +25,15 @@ def test_the_start_can_be_chosen() -> None:
     assert as_stored.has_steps
     for start in ("noise", "ctc"):
         assert load_subject(CONFIG, start=start).start == start
-    assert as_stored.guard == GuardConfig()
+    assert as_stored.guard == load_model(EMBEDDED)[0].config.guard
     assert load_subject(CONFIG, guard=GuardConfig(0, 0)).guard == GuardConfig(0, 0)
 
 
 def test_the_guard_is_one_threshold_or_two() -> None:
     assert parse_guard("0") == GuardConfig(0, 0)
     assert parse_guard("0.1,0.4") == GuardConfig(word=0.1, text=0.4)
-    for wrong in ("", "a", "1.5", "0.1,0.2,0.3", "-1"):
+    assert parse_guard("0.1,0.4,0.6") == GuardConfig(0.1, 0.4, 0.6)
+    for wrong in ("", "a", "1.5", "0.1,0.2,0.3,0.4", "-1"):
         with pytest.raises(ConfigError, match="guard"):
             parse_guard(wrong)
 
