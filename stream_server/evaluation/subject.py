@@ -45,7 +45,9 @@ def parse_guard(text: str) -> GuardConfig:
     except ValueError:
         limits = []
     if len(limits) not in (1, 2, 3) or not all(0 <= limit <= 1 for limit in limits):
-        raise ConfigError("guard", text, "0, or numbers up to 1: of a word, of a text, of a brief text")
+        raise ConfigError(
+            "guard", text, "0, or numbers up to 1: of a word, of a text, of a brief text"
+        )
     return GuardConfig(*(limits if len(limits) > 1 else limits * 2))
 
 

@@ -15,6 +15,7 @@ from stream_server.recogniser.checkpoint import load_model, save_checkpoint
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.corpus import Corpus
+from stream_server.training.curves import compare_curves
 from stream_server.training.data import Clip, load_sets, read_examples, read_sentences
 from stream_server.training.loop import Trainer, log_line
 from stream_server.training.pack import Packed, read_packs, read_spoken, write_packs, write_spoken
@@ -158,6 +159,19 @@ def _report_errors(output: Path, step: int, tests: list[Packed], device: torch.d
         with (output / "validation.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
+
+
+@app.command()
+def curves(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that 'run' wrote.", exists=True)],
+    output: Annotated[Path, typer.Option(help="PNG to write.")],
+    value: Annotated[
+        list[str] | None, typer.Option(help="What to draw, as in log.jsonl; repeatable.")
+    ] = None,
+) -> None:
+    """Draw what several runs logged, side by side."""
+    logs = {run.name: run / "log.jsonl" for run in runs}
+    compare_curves(logs, value or ["diffusion", "autoregressive", "right"], output)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LOSSES = ("ctc", "autoregressive", "diffusion", "middle_ctc")
@@ -34,4 +35,28 @@ def draw_curves(log: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=120)
 
 
-__all__ = ["LOSSES", "draw_curves"]
+def compare_curves(logs: Mapping[str, Path], values: Sequence[str], picture: Path) -> None:
+    """Draw the same values of several runs side by side, a panel for each value.
+
+    Args:
+        logs: JSON lines of each run, by its name.
+        values: names of what the runs logged.
+        picture: PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(values), 3.6), layout="constrained")
+    for place, value in enumerate(values, 1):
+        axes = figure.add_subplot(1, len(values), place)
+        for name, log in logs.items():
+            lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+            known = sorted({line["step"]: line[value] for line in lines if value in line}.items())
+            axes.plot(*zip(*known, strict=True), label=name)
+        axes.set_xlabel("updates")
+        axes.set_title(value)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(picture, dpi=110)
+
+
+__all__ = ["LOSSES", "compare_curves", "draw_curves"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from stream_server.training.curves import draw_curves
+from stream_server.training.curves import compare_curves, draw_curves
 
 
 def test_curves_are_drawn_once_for_each_step(
@@ -38,3 +38,22 @@ def test_curves_are_drawn_once_for_each_step(
         "diffusion": ((10, 20), (9.0, 8.5)),
     }
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_are_drawn_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, Any, Any]] = []
+    plot = Axes.plot
+
+    def spy(axes: Any, x: Any, y: Any, label: str) -> Any:
+        drawn.append((label, x, y))
+        return plot(axes, x, y, label=label)
+
+    monkeypatch.setattr(Axes, "plot", spy)
+    logs = {}
+    for name, losses in (("one", (3.0, 2.0)), ("two", (3.0, 2.9))):
+        logs[name] = tmp_path / f"{name}.jsonl"
+        lines = [{"step": 10 * place, "ctc": loss} for place, loss in enumerate(losses, 1)]
+        logs[name].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    compare_curves(logs, ["ctc"], tmp_path / "both.png")
+    assert drawn == [("one", (10, 20), (3.0, 2.0)), ("two", (10, 20), (3.0, 2.9))]
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
