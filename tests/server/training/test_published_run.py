@@ -81,7 +81,7 @@ def test_the_recipe_trains_as_many_weights_as_the_published_adapter_has() -> Non
     assert recipe.losses.conditioned == 0.5
 
 
-@pytest.mark.parametrize("name", ["embedded_digits", "embedded_en"])
+@pytest.mark.parametrize("name", ["digits_with_ctc", "embedded_en"])
 def test_other_recipes_have_no_backbone(name: str) -> None:
     assert not is_published(read_recipe(RECIPES / f"{name}.toml"))
 
