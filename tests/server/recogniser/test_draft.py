@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from stream_server.recogniser.alignment import greedy
 from stream_server.recogniser.draft import DraftConfig, Logs, beam_search, evidence
 
 WIDE = DraftConfig(candidates=3, beam=1000)
@@ -47,6 +48,14 @@ def test_the_most_probable_text_may_not_be_the_best_path() -> None:
     logs = np.log(np.array([[0.4, 0.35, 0.25], [0.4, 0.35, 0.25]], np.float32))
     assert logs.argmax(axis=1).tolist() == [0, 0], "the best path says nothing"
     assert beam_search(logs, WIDE)[0].tokens == (1,)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 8), max_size=20), st.integers(1, 3))
+def test_where_ctc_is_sure_the_best_path_wins(path: list[int], beam: int) -> None:
+    logs = np.full((len(path), 9), np.log(0.02), np.float32)
+    logs[range(len(path)), path] = np.log(0.84)
+    assert list(beam_search(logs, DraftConfig(beam=beam))[0].tokens) == greedy(logs)
 
 
 def test_silence_and_what_is_far_off_extend_nothing() -> None:

@@ -382,6 +382,41 @@ def test_ctc_guides_every_step_of_a_canvas_that_starts_from_it(
     assert row.evidence is None, "what starts from noise is not guided"
 
 
+def test_a_guided_step_keeps_what_ctc_heard_where_the_decoder_is_unsure(
+    make_model: Callable[..., TranscriptionModel],
+    make: MakeRecogniser,
+    config: ModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard, other, third = 20, 21, 22
+
+    def hear(tokens: Tensor) -> Tensor:
+        """Sure of the first word; little surer of the second than of another."""
+        shares = torch.full((1, tokens.shape[1], 64), 1e-4)
+        shares[:, :, 0] = 1.0
+        shares[:, 0, [0, heard]] = torch.tensor([0.05, 0.95])
+        shares[:, 2, [0, other, third]] = torch.tensor([0.05, 0.5, 0.45])
+        return (shares / shares.sum(dim=-1, keepdim=True)).log()
+
+    def doubtful_then_sure(_: int, width: int) -> tuple[list[int], list[float]]:
+        return sentence([30, third], width), [UNSURE, SURE, *[SURE] * width][:width]
+
+    said = []
+    for guidance in (0.0, 2.0):
+        sampler = replace(config.sampler, start="ctc")
+        network = make_model(sampler=sampler, draft=DraftConfig(guidance=guidance))
+        monkeypatch.setattr(network.ctc, "forward", hear)
+        script = Script(network.vocabulary, doubtful_then_sure)
+        monkeypatch.setattr(network.decoder, "denoise", script)
+        recogniser = make(network)
+        recogniser.retune("ctc", GuardConfig(0, 0))
+        (row,) = recogniser.start([Utterance(sound(16_000), steps=4)])
+        assert row.ctc.draft() == [heard, other]
+        ((*_, last),) = finish(recogniser, row)
+        said.append(last.tokens)
+    assert said == [(30, third), (heard, third)]
+
+
 def test_a_draft_longer_than_the_largest_canvas_is_cut(recogniser: DiffusionRecogniser) -> None:
     (row,) = recogniser.start([Utterance(sound(8000), steps=2, draft=tuple([20] * 90))])
     assert row.canvas.tolist() == [20] * 47 + [END]

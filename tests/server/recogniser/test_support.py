@@ -47,6 +47,21 @@ def test_a_text_without_support_goes_as_a_whole() -> None:
     assert keep([[0], [1], [2]], better, GUARD) == [True, True, True]
 
 
+def test_a_brief_text_needs_more_support_than_a_long_one() -> None:
+    guard = GuardConfig(word=0, text=0.3, brief=0.6)
+
+    def kept(words: int, probability: float) -> bool:
+        spans = [TokenSpan(place, place + 1, probability) for place in range(words)]
+        stays = keep([[place] for place in range(words)], spans, guard)
+        assert len(set(stays)) == 1
+        return stays[0]
+
+    assert [kept(words, 0.5) for words in (1, 3, 4)] == [False, False, True]
+    assert [kept(words, 0.65) for words in (1, 3, 4)] == [True, True, True]
+    assert [kept(words, 0.2) for words in (1, 3, 4)] == [False, False, False]
+    assert keep([[0]], None, GuardConfig(0, 0, 0.6)) == [False]
+
+
 def test_a_text_that_does_not_fit_into_the_audio_goes() -> None:
     assert align(frames(NOTHING), [3, 4]) is None
     assert keep([[0], [1]], None, GUARD) == [False, False]

@@ -19,6 +19,7 @@ from stream_server.recogniser.model import Encoded, TranscriptionModel
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import END, Tokenizer
+from stream_server.recogniser.tokenizer import TEXT as TEXT_BEGINS
 from stream_server.training import losses as losses_module
 from stream_server.training.ctc import ctc_loss
 from stream_server.training.loop import Trainer
@@ -181,6 +182,21 @@ def test_the_causal_loss_is_that_of_a_plain_loop(model: TranscriptionModel) -> N
             each.append(float(functional.cross_entropy(scores, torch.tensor(target))))
     assert len(each) == 4 + 2 + 0 + 3
     assert float(loss) == pytest.approx(sum(each) / len(each), abs=1e-5)
+
+
+@torch.no_grad()
+def test_what_is_read_in_service_is_the_causal_loss_of_each_token(
+    model: TranscriptionModel,
+) -> None:
+    encoded = hear(model)
+    cache, loss = teacher_forced(model, encoded, LANGUAGES, TEXT, LENGTHS)
+    total = 0.0
+    for row, length in enumerate(LENGTHS.tolist()):
+        text = TEXT[row, :length].tolist()
+        (read,) = model.decoder.read([text], cache.row(row), TEXT_BEGINS, END)
+        total -= read
+    count = int((LENGTHS + 1).sum())
+    assert total == pytest.approx(float(loss) * count, rel=1e-4)
 
 
 # Diffusion
