@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from stream_server.evaluation.manifest import Example, read_audio
 from stream_server.evaluation.scoring import Pair
 from stream_server.evaluation.track import Track
-from stream_server.recogniser.interface import SAMPLE_RATE, Hypothesis, Recogniser, Utterance
+from stream_server.recogniser.interface import (
+    SAMPLE_RATE,
+    Hypothesis,
+    Recogniser,
+    Utterance,
+    run_to_end,
+)
 
 PADDING = SAMPLE_RATE // 5
 """Samples of silence before and after a clip, as the segmenter leaves them in service."""
@@ -45,17 +51,7 @@ class Heard:
 
 def decode(recogniser: Recogniser, utterances: Sequence[Utterance]) -> list[Hypothesis]:
     """Decode utterances together, to the end of each."""
-    rows = list(recogniser.start(utterances))
-    last: dict[int, Hypothesis] = {}
-    running = list(range(len(rows)))
-    while running:
-        for index, hypothesis in zip(
-            running, recogniser.step([rows[index] for index in running]), strict=True
-        ):
-            last[index] = hypothesis
-        running = [index for index in running if not last[index].is_final]
-    recogniser.release(rows)
-    return [last[index] for index in range(len(rows))]
+    return run_to_end(recogniser, recogniser.start(utterances))
 
 
 def hear(

@@ -124,6 +124,22 @@ class Recogniser(Protocol):
         """Forget rows, finished or not. Never raises."""
 
 
+def run_to_end(recogniser: Recogniser, rows: Sequence[Row]) -> list[Hypothesis]:
+    """Step rows together until each is finished, and release them: for whoever has no scheduler.
+
+    Returns:
+        The last hypothesis of each row, in order.
+    """
+    last: dict[int, Hypothesis] = {}
+    running = list(range(len(rows)))
+    while running:
+        found = recogniser.step([rows[index] for index in running])
+        last.update(zip(running, found, strict=True))
+        running = [index for index in running if not last[index].is_final]
+    recogniser.release(rows)
+    return [last[index] for index in range(len(rows))]
+
+
 __all__ = [
     "SAMPLE_RATE",
     "Hypothesis",
@@ -133,4 +149,5 @@ __all__ = [
     "RecogniserInfo",
     "Row",
     "Utterance",
+    "run_to_end",
 ]

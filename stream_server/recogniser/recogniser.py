@@ -184,25 +184,20 @@ class DiffusionRecogniser:
             return []
         own = [row for row in rows if isinstance(row, DiffusionRow)]
         sizes = [len(row.canvas) for row in own]
-        width, features = max(sizes), self._model.conditioning_size
-        canvas = torch.zeros(len(own), width, dtype=torch.long, device=self._device)
-        conditioning = torch.zeros(len(own), width, features, device=self._device)
+        canvas = torch.zeros(len(own), max(sizes), dtype=torch.long, device=self._device)
         for index, row in enumerate(own):
             canvas[index, : sizes[index]] = row.canvas
-            if row.conditioning is not None:
-                conditioning[index, : sizes[index]] = row.conditioning
         evidence = None
         if any(row.evidence is not None for row in own):
-            evidence = torch.zeros(len(own), width, self._model.vocabulary, device=self._device)
-            for index, row in enumerate(own):
-                if row.evidence is not None:
-                    evidence[index, : sizes[index]] = row.evidence
+            evidence = self._stack([row.evidence for row in own], sizes, self._model.vocabulary)
         done = [row.steps_done - row.begun for row in own]
         config = self._sampler
         state = StepInput(
             canvas=canvas,
             sizes=tuple(sizes),
-            conditioning=conditioning,
+            conditioning=self._stack(
+                [row.conditioning for row in own], sizes, self._model.conditioning_size
+            ),
             conditioned=tuple(row.conditioning is not None for row in own),
             temperature=temperatures(done, [row.limit for row in own], config, self._device),
             left=tuple(row.limit - each - 1 for row, each in zip(own, done, strict=True)),
@@ -226,6 +221,14 @@ class DiffusionRecogniser:
                 self._hypothesis(row, entropy[index][:size], probability[index][:size])
             )
         return hypotheses
+
+    def _stack(self, parts: Sequence[Tensor | None], sizes: list[int], features: int) -> Tensor:
+        """Return [rows, canvas, features] with the part of each row in it, zero where none."""
+        stacked = torch.zeros(len(parts), max(sizes), features, device=self._device)
+        for index, part in enumerate(parts):
+            if part is not None:
+                stacked[index, : sizes[index]] = part
+        return stacked
 
     def _hypothesis(
         self, row: DiffusionRow, entropy: list[float], probability: list[float]

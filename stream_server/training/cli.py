@@ -95,7 +95,7 @@ def run(
     data: Annotated[Path, typer.Option(help="Folder that 'pack' wrote.")],
     output: Annotated[Path, typer.Option(help="Folder for log, state and checkpoint.")],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
-    workers: Annotated[int, typer.Option(help="Processes for decoding and synthesis.")] = 2,
+    workers: Annotated[int, typer.Option(help="Processes for decoding.")] = 2,
     start: Annotated[Path | None, typer.Option(help="Checkpoint to begin from.")] = None,
     save_every: Annotated[int, typer.Option(help="Updates between saved states.")] = 1000,
     minutes: Annotated[float, typer.Option(help="Minutes for the whole run; 0: no limit.")] = 0,
@@ -154,11 +154,9 @@ def _report_errors(output: Path, step: int, tests: list[Packed], device: torch.d
     """Say how many words of the clips kept for testing are wrong by now."""
     model, tokenizer = load_model(output / "checkpoint")
     recogniser = DiffusionRecogniser(model, tokenizer, device, steps=8)
+    report = log_line(output / "validation.jsonl")
     for name, errors in validate(recogniser, tokenizer, tests, 150).items():
-        line = {"step": step, "set": name, "ctc_wer": errors.ctc, "wer": errors.final}
-        with (output / "validation.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
+        report({"step": step, "set": name, "ctc_wer": errors.ctc, "wer": errors.final})
 
 
 @app.command()

@@ -26,7 +26,7 @@ def _kernels() -> tuple[Any, Any]:
     return ctc_kernels.forward_kernel, ctc_kernels.backward_kernel
 
 
-def _states(text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor]:
+def _states(text: Tensor) -> tuple[Tensor, Tensor]:
     """Return the classes of the states [rows, 2 * tokens + 1], and which may be skipped into."""
     rows, width = text.shape
     classes = torch.zeros(rows, 2 * width + 1, dtype=torch.int32, device=text.device)
@@ -44,7 +44,7 @@ class DeviceCtc(torch.autograd.Function):
         forward_kernel, backward_kernel = _kernels()
         logs = logs.contiguous()
         rows, frames, vocabulary = logs.shape
-        classes, skips = _states(text, lengths)
+        classes, skips = _states(text)
         width = classes.shape[1]
         block = max(16, 1 << (width - 1).bit_length())
         warps = max(1, min(8, block // 128))

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +29,7 @@ from stream_server.training.graphs import GraphedGradients, Losses
 from stream_server.training.losses import MiddleCtc, ctc_draft, diffusion_loss, teacher_forced
 from stream_server.training.recipe import OptimiserConfig, Recipe
 
-Report = Callable[[dict[str, float]], None]
+Report = Callable[[Mapping[str, float | str]], None]
 
 
 def model_config(recipe: Recipe) -> ModelConfig:
@@ -259,9 +259,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds + time.monotonic() - self._began,
         }
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(path)
+        write_state(path, state)
 
     def load(self, path: Path) -> None:
         """Go on from what :meth:`save` wrote."""
@@ -274,10 +272,17 @@ class Trainer:
         self.chance.seed(self.recipe.seed + self.step)
 
 
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the state of a run; what is at ``path`` is whole at every moment."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
 def log_line(path: Path) -> Report:
     """Return a report that appends JSON lines to ``path`` and prints them."""
 
-    def report(values: dict[str, float]) -> None:
+    def report(values: Mapping[str, float | str]) -> None:
         line = json.dumps(values)
         with path.open("a") as file:
             file.write(line + "\n")
@@ -291,4 +296,12 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     return asdict(recipe)
 
 
-__all__ = ["Report", "Trainer", "describe", "learning_rate", "log_line", "model_config"]
+__all__ = [
+    "Report",
+    "Trainer",
+    "describe",
+    "learning_rate",
+    "log_line",
+    "model_config",
+    "write_state",
+]

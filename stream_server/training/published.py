@@ -22,7 +22,7 @@ from stream_server.recogniser.network import TextCodec
 from stream_server.recogniser.published import PublishedModel
 from stream_server.training.augment import mask_features, perturb
 from stream_server.training.corpus import Batch, Corpus
-from stream_server.training.loop import Report, learning_rate
+from stream_server.training.loop import Report, learning_rate, write_state
 from stream_server.training.losses import corrupt
 from stream_server.training.recipe import Recipe
 from stream_server.training.vocabulary import ctc_loss, token_losses
@@ -187,9 +187,7 @@ class PublishedTrainer:
             "step": self.step,
             "seconds": self.seconds + time.monotonic() - self._began,
         }
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(path)
+        write_state(path, state)
 
     def load(self, path: Path) -> None:
         """Go on from what :meth:`save` wrote."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jiwer
 import numpy as np
 
-from stream_server.recogniser.interface import Utterance
+from stream_server.recogniser.interface import Utterance, run_to_end
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.pack import RATE, Packed
@@ -35,16 +35,9 @@ def _hear(
         Utterance(np.concatenate([silence, clip.pcm.astype(np.float32) / 32768, silence]), 8, "en")
         for clip in clips
     ]
-    rows = list(recogniser.start(utterances))
+    rows = recogniser.start(utterances)
     drafts = [tokenizer.decode(row.ctc.draft()) for row in rows]
-    texts = [""] * len(rows)
-    running = list(range(len(rows)))
-    while running:
-        found = recogniser.step([rows[index] for index in running])
-        for index, hypothesis in zip(running, found, strict=True):
-            texts[index] = hypothesis.text.strip()
-        running = [i for i, each in zip(running, found, strict=True) if not each.is_final]
-    recogniser.release(rows)
+    texts = [each.text.strip() for each in run_to_end(recogniser, rows)]
     return list(zip(drafts, texts, strict=True))
 
 

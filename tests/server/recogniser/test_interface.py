@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from stream_server.recogniser.interface import (
     HypothesisWord,
     Recogniser,
     RecogniserInfo,
+    Row,
     Utterance,
+    run_to_end,
 )
 
 WORDS = (HypothesisWord("Hello,", 0.9, 0, 4_000), HypothesisWord(" you", 0.5))
@@ -70,3 +74,21 @@ def test_it_loads_no_model() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_rows_run_to_the_end_of_each_and_are_released() -> None:
+    released: list[Any] = []
+
+    class Recording(FakeRecogniser):
+        def release(self, rows: Sequence[Row]) -> None:
+            released.extend(rows)
+            super().release(rows)
+
+    recogniser = Recording()
+    pcm = np.random.default_rng(0).normal(0, 0.1, 3 * SAMPLE_RATE).astype(np.float32)
+    rows = recogniser.start([Utterance(pcm, steps=steps) for steps in (3, 1, 2)])
+    ends = run_to_end(recogniser, rows)
+    assert [each.step for each in ends] == [3, 1, 2]
+    assert all(each.is_final for each in ends)
+    assert released == list(rows)
+    assert run_to_end(recogniser, []) == []
