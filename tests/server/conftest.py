@@ -1,10 +1,11 @@
-"""Sound for the tests of whole files."""
+"""Sound for the tests of whole files, and the sizes of a toy decoder."""
 
 from __future__ import annotations
 
 import io
 import wave
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,3 +33,27 @@ def speech() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def toy_decoder() -> dict[str, Any]:
+    """Options of a decoder with both kinds of layer, and fewer heads of keys than of queries.
+
+    Its vocabulary, ``vocab_size``, is left to each.
+    """
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "num_global_key_value_heads": 1,
+        "sliding_window": 1024,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 16,
+        "max_position_embeddings": 1024,
+        "layer_types": ["sliding_attention", "full_attention"],
+    }

@@ -4,54 +4,27 @@ Arguments: the server's URL, a file of PCM at 16 kHz, `live`, `flux` or `file`.
 """
 
 import asyncio
-import json
 import sys
-from pathlib import Path
 
-from livekit import rtc
 from livekit.agents import utils
 from livekit.plugins import deepgram
+from livekit_play import recognize, stream
 
 URL, FILE, MODE = sys.argv[1:]
-AUDIO = Path(FILE).read_bytes()
-SOCKETS = URL.replace("http", "ws", 1)
-QUIET_SECONDS = 2.0
-
-
-def frames():
-    for at in range(0, len(AUDIO), 3200):
-        data = AUDIO[at : at + 3200]
-        yield rtc.AudioFrame(data, 16000, 1, len(data) // 2)
-
-
-def show(event) -> None:
-    texts = [each.text for each in event.alternatives]
-    print(json.dumps({"kind": event.type.value, "texts": texts}), flush=True)
 
 
 async def main() -> None:
     # The session belongs to the agent's job; here there is none.
     async with utils.http_context.open():
         if MODE == "flux":
-            stt = deepgram.STTv2(
-                api_key="sesame", base_url=f"{SOCKETS}/v2/listen", eager_eot_threshold=0.5
-            )
+            url = URL.replace("http", "ws", 1) + "/v2/listen"
+            stt = deepgram.STTv2(api_key="sesame", base_url=url, eager_eot_threshold=0.5)
         else:
             stt = deepgram.STT(api_key="sesame", base_url=f"{URL}/v1/listen", endpointing_ms=500)
         if MODE == "file":
-            show(await stt.recognize(list(frames())))
-            return
-        stream = stt.stream()
-        for frame in frames():
-            stream.push_frame(frame)
-            await asyncio.sleep(0.01)
-        stream.flush()
-        try:
-            while True:
-                show(await asyncio.wait_for(anext(stream), QUIET_SECONDS))
-        except TimeoutError:
-            await stream.aclose()
-        await stt.aclose()
+            await recognize(stt, FILE)
+        else:
+            await stream(stt, FILE, pause=0.01)
 
 
 asyncio.run(main())

@@ -23,30 +23,19 @@ from stream_server.recogniser.denoiser import Denoiser
 from stream_server.recogniser.kernels.choice import plain_kernels
 
 CPU = torch.device("cpu")
-OPTIONS = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "global_head_dim": 32,
-    "num_global_key_value_heads": 1,
-    "sliding_window": 1024,
-    "num_experts": 8,
-    "top_k_experts": 2,
-    "moe_intermediate_size": 16,
-    "max_position_embeddings": 1024,
-    "layer_types": ["sliding_attention", "full_attention"],
-    "vocab_size": 120,
-}
 SHAPE = Shape(2, 8, 5)
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
+def options(toy_decoder: dict[str, Any]) -> dict[str, Any]:
+    """Of the backbone."""
+    return {**toy_decoder, "num_experts": 8, "vocab_size": 120}
+
+
+@pytest.fixture(scope="module")
+def model(options: dict[str, Any]) -> Any:
     """With random weights."""
-    model = random_gemma(OPTIONS, CPU, torch.float32)
+    model = random_gemma(options, CPU, torch.float32)
     # Large enough that rounding is not all there is to the scores.
     for parameter in model.parameters():
         if parameter.ndim >= 2:
@@ -150,8 +139,8 @@ def test_float8_is_compared_with_what_was_before(denoiser: Denoiser) -> None:
 
 @pytest.mark.gpu
 @torch.inference_mode()
-def test_kernels_are_listed_by_time() -> None:
+def test_kernels_are_listed_by_time(options: dict[str, Any]) -> None:
     device = torch.device("cuda")
-    model = random_gemma(OPTIONS, device, torch.bfloat16)
+    model = random_gemma(options, device, torch.bfloat16)
     times = decode_bench.profile(Denoiser(model, plain_kernels(), SamplerConfig(), 2, 16, 8), SHAPE)
     assert times == sorted(times, key=lambda each: -each[1])

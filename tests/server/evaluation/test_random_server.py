@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,23 +13,6 @@ from stream_server.errors import ConfigError
 from stream_server.evaluation.random_server import CANVAS, NumberCodec, load_random, parse
 from stream_server.recogniser.interface import Utterance
 
-TEXT = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "global_head_dim": 32,
-    "num_global_key_value_heads": 1,
-    "sliding_window": 1024,
-    "num_experts": 4,
-    "top_k_experts": 2,
-    "moe_intermediate_size": 16,
-    "max_position_embeddings": 1024,
-    "layer_types": ["sliding_attention", "full_attention"],
-    "vocab_size": 400,
-}
 WHISPER = {
     "d_model": 24,
     "encoder_layers": 1,
@@ -37,9 +22,10 @@ WHISPER = {
 }
 
 
-def test_every_canvas_has_one_size_and_takes_every_step() -> None:
+def test_every_canvas_has_one_size_and_takes_every_step(toy_decoder: dict[str, Any]) -> None:
+    text = {**toy_decoder, "vocab_size": 400}
     torch.manual_seed(0)
-    recogniser = load_random(RecogniserConfig(device="cpu", steps=3), None, TEXT, WHISPER)
+    recogniser = load_random(RecogniserConfig(device="cpu", steps=3), None, text, WHISPER)
     hum = np.random.default_rng(0).standard_normal(40_000).astype(np.float32) * 0.1
     said = [Utterance(hum, steps=3, seed=1), Utterance(hum[:9_000], steps=3, seed=2)]
     rows = recogniser.start(said)

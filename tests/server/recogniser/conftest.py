@@ -52,25 +52,9 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def decoder_options(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Of a decoder with both kinds of layer, and fewer heads of keys than of queries."""
-    return {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "global_head_dim": 32,
-        "num_global_key_value_heads": 1,
-        "sliding_window": 1024,
-        "num_experts": 4,
-        "top_k_experts": 2,
-        "moe_intermediate_size": 16,
-        "max_position_embeddings": 1024,
-        "layer_types": ["sliding_attention", "full_attention"],
-        "vocab_size": tokenizer.size,
-    }
+def decoder_options(toy_decoder: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Of the toy network's decoder."""
+    return {**toy_decoder, "vocab_size": tokenizer.size}
 
 
 @pytest.fixture(scope="session")
@@ -193,25 +177,16 @@ def gemma_like_tokenizer() -> RawTokenizer:
 
 @pytest.fixture(scope="session")
 def published_folders(
-    tmp_path_factory: pytest.TempPathFactory, enliven: Callable[..., None]
+    tmp_path_factory: pytest.TempPathFactory,
+    enliven: Callable[..., None],
+    toy_decoder: dict[str, Any],
 ) -> PublishedFolders:
     """Saved by transformers itself, with a vision tower and with the decoder of Whisper."""
     place = tmp_path_factory.mktemp("published")
     tokenizer = gemma_like_tokenizer()
     text = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
+        **toy_decoder,
         "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "global_head_dim": 32,
-        "num_global_key_value_heads": 1,
-        "sliding_window": 1024,
-        "num_experts": 4,
-        "top_k_experts": 2,
-        "moe_intermediate_size": 16,
-        "max_position_embeddings": 1024,
         "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
         "vocab_size": tokenizer.get_vocab_size(),
     }
