@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,10 @@ class AugmentConfig:
     noise: float = 0.6
     snr: tuple[float, float] = (3.0, 35.0)
     """Decibels."""
+    unsteady: float = 0.5
+    """Share of rows whose noise swells and fades, several times a second."""
+    tones: float = 0.1
+    """Share of rows whose noise is some tones, as of a machine or music."""
     babble: float = 0.1
     """Share of rows with another row's speech behind them."""
     room: float = 0.2
@@ -41,6 +46,32 @@ def _power(pcm: Tensor, valid: Tensor) -> Tensor:
     return (pcm.square() * loud).sum(1, keepdim=True) / loud.sum(1, keepdim=True).clamp(min=1)
 
 
+def _noise(bands: Tensor, like: Tensor, config: AugmentConfig) -> Tensor:
+    """Return noise [rows, samples] of power 1: of a random colour, unsteady in some rows, or tones.
+
+    Args:
+        bands: [1, samples + 1], 0 to 1.
+        like: [rows, samples].
+        config: the shares.
+    """
+    rows, width = like.shape
+    device = like.device
+    tilt = torch.rand(rows, 1, device=device) * 1.6 - 0.2
+    colour = (bands[:, : width // 2 + 1] * 2 + 0.01) ** -tilt
+    hiss = torch.fft.irfft(
+        torch.fft.rfft(torch.randn_like(like)) * colour[:, : width // 2 + 1], width
+    )
+    seconds = torch.arange(width, device=device) / 16_000
+    base = 60 * 2 ** (torch.rand(rows, 1, 1, device=device) * 4)
+    ratio = 1 + 5 * torch.rand(rows, 4, 1, device=device)
+    tones = torch.sin(2 * math.pi * base * ratio * seconds).sum(1)
+    noise = torch.where(_chance(rows, config.tones, like), tones, hiss)
+    swell = torch.randn(rows, 1, max(2, width * 6 // 16_000), device=device).exp()
+    swell = nn.functional.interpolate(swell, width, mode="linear")[:, 0]
+    noise = torch.where(_chance(rows, config.unsteady, like), noise * swell, noise)
+    return noise / noise.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8)
+
+
 def perturb(pcm: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
     """Perturb audio [rows, samples]; what lies behind a row's length stays zero."""
     rows, width = pcm.shape
@@ -61,13 +92,7 @@ def perturb(pcm: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
     edge = torch.rand(rows, 1, device=pcm.device) * 0.125 + 0.375
     cut = (bands > edge) & _chance(rows, config.telephone, pcm)
     pcm = torch.fft.irfft(spectrum.masked_fill(cut, 0), size)[:, :width]
-    # Noise of a random colour; where nothing is said, of a random level.
-    tilt = torch.rand(rows, 1, device=pcm.device) * 1.6 - 0.2
-    colour = (bands[:, : width // 2 + 1] * 2 + 0.01) ** -tilt
-    hiss = torch.fft.irfft(
-        torch.fft.rfft(torch.randn_like(pcm)) * colour[:, : width // 2 + 1], width
-    )
-    hiss = hiss / hiss.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8)
+    hiss = _noise(bands, pcm, config)
     low, high = config.snr
     ratio = torch.rand(rows, 1, device=pcm.device) * (high - low) + low
     level = (power.clamp(min=1e-4) * 10 ** (-ratio / 10)).sqrt()

@@ -5,25 +5,38 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from stream_server.recogniser.checkpoint import load_model, save_checkpoint
-from stream_server.recogniser.recogniser import DiffusionRecogniser
-from stream_server.recogniser.tokenizer import Tokenizer
-from stream_server.training.corpus import Corpus
+from stream_server.recogniser.checkpoint import load_model
 from stream_server.training.curves import compare_curves
-from stream_server.training.data import Clip, load_sets, read_examples, read_sentences
-from stream_server.training.loop import Trainer, log_line
-from stream_server.training.pack import Packed, read_packs, read_spoken, write_packs, write_spoken
-from stream_server.training.phones import Lexicon, write_lexicon
+from stream_server.training.cuts import find_cuts
+from stream_server.training.data import Clip, load_sets
+from stream_server.training.embedded_run import (
+    CUTS,
+    SPOKEN,
+    TEXTS,
+    EmbeddedOptions,
+    train_embedded,
+)
+from stream_server.training.pack import read_packs, write_packs, write_spoken
+from stream_server.training.peers import PeerConfig
+from stream_server.training.phones import write_lexicon
 from stream_server.training.published_run import RunOptions, is_published, train_published
 from stream_server.training.recipe import SpeechConfig, read_recipe, with_scheme
 from stream_server.training.synthesis import DIGITS, prompts, speak_all
-from stream_server.training.validation import validate
+from stream_server.training.text import (
+    plain_sentences,
+    read_prose,
+    read_sentences,
+    read_webster,
+    read_wordnet,
+    sealed_texts,
+)
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
 _RecipeFile = Annotated[Path, typer.Argument(help="Recipe, a TOML file.", exists=True)]
@@ -36,7 +49,13 @@ def pack(
     sentences: Annotated[Path, typer.Option(help="id|sentence lines to synthesise from.")],
     output: Annotated[Path, typer.Option(help="Folder to write the packs into.")],
     wordnet: Annotated[
-        Path | None, typer.Option(help="WordNet's folder: its examples are synthesised too.")
+        Path | None, typer.Option(help="WordNet's folder: synthesise from its glosses too.")
+    ] = None,
+    webster: Annotated[
+        Path | None, typer.Option(help="gcide.dict.dz: what it has of Webster's of 1913 too.")
+    ] = None,
+    prose: Annotated[
+        Path | None, typer.Option(help="Running text, as the output of the program 'bible'.")
     ] = None,
 ) -> None:
     """Put everything a run needs into one folder of few files."""
@@ -56,13 +75,26 @@ def pack(
             done = count
 
         write_packs(output, clips, kept, recipe.speech.bit_rate, report)
-    lines = read_sentences(sentences, tests)
-    sealed = {clip.text for clip in kept}
+    texts = {
+        "sentences": read_sentences(sentences, tests),
+        "speech": [clip.text for clip in clips if len(clip.text.split()) > 2],
+    }
+    sealed = sealed_texts(tests)
     if wordnet is not None:
-        lines += [line for line in read_examples(wordnet) if line not in sealed]
-    lines += [clip.text for clip in clips if len(clip.text.split()) > 2]
-    (output / "sentences.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    write_lexicon(output / "lexicon.json", [*lines, *(clip.text for clip in clips), *DIGITS])
+        texts["wordnet"] = plain_sentences(read_wordnet(wordnet), sealed)
+    if webster is not None:
+        texts["webster"] = plain_sentences(read_webster(webster), sealed, 4)
+    if prose is not None:
+        texts["prose"] = plain_sentences(read_prose(prose), sealed)
+    _write_texts(output / TEXTS, texts)
+    said = [line for lines in texts.values() for line in lines]
+    write_lexicon(output / "lexicon.json", [*said, *(clip.text for clip in clips), *DIGITS])
+
+
+def _write_texts(folder: Path, texts: Mapping[str, Sequence[str]]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, lines in texts.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @app.command()
@@ -75,12 +107,32 @@ def synthesise(
     recipe = read_recipe(recipe_file)
     began = time.monotonic()
     speech = recipe.speech
-    lines = (data / "sentences.txt").read_text(encoding="utf-8").splitlines()
-    drawn = prompts(lines, speech.synthetic, speech.synthetic_digits, recipe.seed)
+    texts = {
+        path.stem: path.read_text(encoding="utf-8").splitlines()
+        for path in sorted((data / TEXTS).glob("*.txt"))
+    }
+    weights = speech.texts or dict.fromkeys(texts, 1.0)
+    drawn = prompts(texts, weights, speech.synthetic, speech.synthetic_digits, recipe.seed)
     spoken = speak_all(drawn, workers)
-    write_spoken(data / "synthetic.npz", spoken)
+    write_spoken(data / SPOKEN, spoken)
     hours = sum(len(each.pcm) for each in spoken) / 16_000 / 3600
     print(f"{hours:.1f} h synthesised in {time.monotonic() - began:.0f} s", flush=True)
+
+
+@app.command()
+def cut(
+    data: Annotated[Path, typer.Option(help="Folder that 'pack' wrote.")],
+    checkpoint: Annotated[Path, typer.Option(help="A network that knows the clips.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+) -> None:
+    """Find where the clips can be cut between words, beside what 'pack' wrote."""
+    clips = [clip for clip in read_packs(data, workers) if not clip.held_out]
+    model, tokenizer = load_model(checkpoint)
+    target = torch.device(device)
+    cuts = find_cuts(model.to(target), tokenizer, clips, target, workers)
+    (data / CUTS).write_text(json.dumps(cuts), encoding="utf-8")
+    print(f"{sum(map(bool, cuts))} of {len(clips)} clips cut", flush=True)
 
 
 def _is_wanted(clip: Clip, speech: SpeechConfig) -> bool:
@@ -108,6 +160,13 @@ def run(
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Frozen parts with random weights, at full size.")
     ] = False,
+    peers: Annotated[
+        int, typer.Option(help="Processes, one a device, that train the same network.")
+    ] = 1,
+    place: Annotated[int, typer.Option(help="Which of them this is, from 0.")] = 0,
+    meeting: Annotated[
+        str, typer.Option(help="Where they find each other.")
+    ] = PeerConfig().meeting,
 ) -> None:
     """Train, or go on training where the last run in ``--output`` stopped."""
     recipe = with_scheme(read_recipe(recipe_file), scheme)
@@ -115,48 +174,9 @@ def run(
         options = RunOptions(workers, save_every, 10, updates, minutes, rehearse)
         train_published(recipe, data, output, torch.device(device), options)
         return
-    output.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    packed = read_packs(data, workers)
-    clips = [clip for clip in packed if not clip.held_out]
-    tests = [clip for clip in packed if clip.held_out]
-    if (data / "synthetic.npz").exists():
-        clips += read_spoken(data / "synthetic.npz")
-    print(f"{len(clips)} clips, {time.monotonic() - began:.0f} s", flush=True)
-    state = output / "state.pt"
-    if state.exists() or start is not None:
-        tokenizer = Tokenizer.load((start or output) / "tokenizer.json")
-    else:
-        tokenizer = Tokenizer.train([clip.text for clip in clips], recipe.vocabulary)
-    tokenizer.save(output / "tokenizer.json")
-    torch.set_float32_matmul_precision("high")
-    target = torch.device(device)
-    lexicon = Lexicon.load(data / "lexicon.json")
-    corpus = Corpus(clips, tokenizer, recipe.speech.weights, recipe.batch, target, lexicon)
-    print(json.dumps({name: round(s / 3600, 2) for name, s in corpus.seconds.items()}), flush=True)
-    trainer = Trainer(recipe, tokenizer, lexicon.size, target)
-    if state.exists():
-        trainer.load(state)
-    elif start is not None:
-        trainer.begin_from(load_model(start)[0].state_dict())
-    size = sum(parameter.numel() for parameter in trainer.model.parameters())
-    print(f"{size / 1e6:.1f} M parameters, from update {trainer.step}", flush=True)
-    report = log_line(output / "log.jsonl")
-    trainer.budget = minutes * 60 or float("inf")
-    while trainer.done() < 1:
-        trainer.run(corpus, min(save_every, recipe.optimiser.steps - trainer.step), 50, report)
-        trainer.save(state)
-        save_checkpoint(output / "checkpoint", trainer.model.config, trainer.averaged(), tokenizer)
-        _report_errors(output, trainer.step, tests, target)
-
-
-def _report_errors(output: Path, step: int, tests: list[Packed], device: torch.device) -> None:
-    """Say how many words of the clips kept for testing are wrong by now."""
-    model, tokenizer = load_model(output / "checkpoint")
-    recogniser = DiffusionRecogniser(model, tokenizer, device, steps=8)
-    report = log_line(output / "validation.jsonl")
-    for name, errors in validate(recogniser, tokenizer, tests, 150).items():
-        report({"step": step, "set": name, "ctc_wer": errors.ctc, "wer": errors.final})
+    peer = PeerConfig(place, peers, meeting)
+    embedded = EmbeddedOptions(workers, save_every, minutes, start, peer)
+    train_embedded(recipe, data, output, torch.device(device), embedded)
 
 
 @app.command()
@@ -184,7 +204,8 @@ def speak(
     from stream_server.training.synthesis import Prompt
     from stream_server.training.synthesis import speak as say
 
-    voice = prompts([text], 1, 0.0, random.Random(seed).randrange(1 << 30))[0]
+    draw = random.Random(seed).randrange(1 << 30)
+    voice = prompts({"asked": [text]}, {"asked": 1.0}, 1, 0.0, draw)[0]
     packed = say(Prompt(text, voice.command, voice.set))
     if packed is None:
         raise typer.BadParameter("the synthesiser said nothing")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stream_server.recogniser.tokenizer import Tokenizer
+from stream_server.training.cuts import parts_of
 from stream_server.training.pack import RATE, Packed
 from stream_server.training.phones import Lexicon
 
@@ -39,6 +40,8 @@ class BatchConfig:
     speed: tuple[float, float] = (0.87, 1.15)
     joined: tuple[str, ...] = ()
     """Sets of single words, joined to strings; of others a row begins with one long clip."""
+    parts: float = 0.0
+    """Share of a set's rows that are made of parts of its clips, where they can be cut."""
     empty: float = 0.02
     """Share of rows in which nothing is said."""
     tokens_per_second: float = 6.5
@@ -116,8 +119,21 @@ class Batch:
             getattr(self, item.name).copy_(getattr(other, item.name))
 
 
+_PARTS = "/parts"
+
+
 class Corpus:
-    """Clips on a device, by set and length."""
+    """Clips on a device, by set and length.
+
+    Args:
+        clips: what is trained on.
+        tokenizer: of the text.
+        weights: of the sets.
+        config: what a batch is made of.
+        device: where to.
+        lexicon: of the words, for phones.
+        cuts: samples between the words of each clip (``cuts.find_cuts``), for the first clips.
+    """
 
     def __init__(
         self,
@@ -127,26 +143,52 @@ class Corpus:
         config: BatchConfig,
         device: torch.device,
         lexicon: Lexicon | None = None,
+        cuts: Sequence[Sequence[int]] = (),
     ) -> None:
         self._config = config
         self._device = device
         self._lengths = [len(clip.pcm) for clip in clips]
         starts = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
-        self._starts = starts.tolist()
+        self._starts = starts[:-1].tolist()
         self._audio = torch.empty(int(starts[-1]), dtype=torch.int16, device=device)
-        for clip, start in zip(clips, self._starts, strict=False):
+        for clip, start in zip(clips, self._starts, strict=True):
             self._audio[start : start + len(clip.pcm)] = torch.from_numpy(clip.pcm).to(device)
-        self._phones = [lexicon.encode(clip.text) if lexicon else [] for clip in clips]
-        self._tokens = [tokenizer.encode(clip.text) for clip in clips]
+        texts = [clip.text for clip in clips]
         self._speakers = [clip.speaker for clip in clips]
         self._sets = [clip.set for clip in clips]
+        if config.parts:
+            for place, (clip, found) in enumerate(zip(clips, cuts, strict=False)):
+                for part in parts_of(clip, found):
+                    self._starts.append(self._starts[place] + part.start)
+                    self._lengths.append(part.end - part.start)
+                    texts.append(part.text)
+                    self._speakers.append(clip.speaker)
+                    self._sets.append(clip.set + _PARTS)
+        self._phones = [lexicon.encode(text) if lexicon else [] for text in texts]
+        self._tokens = [tokenizer.encode(text) for text in texts]
         self._by_set: dict[str, list[int]] = {}
         self._by_speaker: dict[tuple[str, str], list[int]] = {}
-        for index in sorted(range(len(clips)), key=lambda index: self._lengths[index]):
-            self._by_set.setdefault(clips[index].set, []).append(index)
-            self._by_speaker.setdefault((clips[index].set, clips[index].speaker), []).append(index)
-        self._names = [name for name in self._by_set if weights.get(name, 0) > 0]
-        self._weights = [weights[name] for name in self._names]
+        for index in sorted(range(len(texts)), key=lambda index: self._lengths[index]):
+            name = self._sets[index]
+            self._by_set.setdefault(name, []).append(index)
+            self._by_speaker.setdefault((name, self._speakers[index]), []).append(index)
+        shares = self._shares(weights)
+        self._names = list(shares)
+        self._weights = list(shares.values())
+        self._joined = {*config.joined, *(name for name in shares if name.endswith(_PARTS))}
+
+    def _shares(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return how often rows begin with each set, its parts apart."""
+        shares = {}
+        for name in self._by_set:
+            weight = weights.get(name.removesuffix(_PARTS), 0.0)
+            if name.endswith(_PARTS):
+                weight *= self._config.parts
+            elif name + _PARTS in self._by_set:
+                weight *= 1 - self._config.parts
+            if weight > 0:
+                shares[name] = weight
+        return shares
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -154,6 +196,7 @@ class Corpus:
         return {
             name: sum(self._lengths[index] for index in indices) / RATE
             for name, indices in self._by_set.items()
+            if not name.endswith(_PARTS)
         }
 
     def _pick(self, pool: list[int], least: int, most: int, chance: random.Random) -> int | None:
@@ -175,7 +218,8 @@ class Corpus:
         name = chance.choices(self._names, self._weights)[0]
         pool = self._by_set[name]
         wanted = chance.uniform(0.4, 1.0) * samples
-        least = 0 if name in self._config.joined else samples // 2
+        least = 0 if name in self._joined else samples // 2
+        pause = 0.12 if name.endswith(_PARTS) else 0.45
         pieces: list[Piece] = []
         end, tokens, phones = lead, 0, 0
         while (clip := self._pick(pool, least, samples - tail - end, chance)) is not None:
@@ -187,7 +231,7 @@ class Corpus:
             end += self._lengths[clip]
             if end > wanted:
                 break
-            end += int(chance.uniform(0.0, 0.45) * RATE)
+            end += int(chance.uniform(0.0, pause) * RATE)
             least = 0
             if chance.random() < 0.85:
                 pool = self._by_speaker[(self._sets[clip], self._speakers[clip])]

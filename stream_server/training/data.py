@@ -17,7 +17,6 @@ from pathlib import Path
 _DROPPED = re.compile(r"[^a-z' ]+")
 _SPACES = re.compile(r" +")
 _HAS_DIGIT = re.compile(r"\d")
-_QUOTED = re.compile(r'"([^"]+)"')
 _ABBREVIATIONS = {"mr.": "mister", "mrs.": "missus", "dr.": "doctor", "st.": "saint", "&": "and"}
 
 
@@ -113,38 +112,11 @@ def load_sets(
     return [clip for clip in train if clip.text not in sealed], tests
 
 
-def read_sentences(path: Path, tests: Mapping[str, list[Clip]]) -> list[str]:
-    """Read ``id|sentence`` lines as plain text, without those that are tested on."""
-    sealed = {clip.text for clips in tests.values() for clip in clips}
-    names = {clip.audio.stem for clips in tests.values() for clip in clips}
-    sentences = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        identifier, _, sentence = line.partition("|")
-        plain = plain_text(sentence)
-        if plain and identifier not in names and plain not in sealed:
-            sentences.append(plain)
-    return sentences
-
-
-def read_examples(wordnet: Path) -> list[str]:
-    """Read the example sentences of WordNet (its ``data.*`` files) as plain text."""
-    found: dict[str, None] = {}
-    for path in sorted(wordnet.glob("data.*")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            for example in _QUOTED.findall(line.partition(" | ")[2]):
-                plain = plain_text(example)
-                if plain and 2 < len(plain.split()) < 16:
-                    found[plain] = None
-    return list(found)
-
-
 __all__ = [
     "Clip",
     "HeldOut",
     "load_sets",
     "plain_text",
-    "read_examples",
     "read_manifest",
-    "read_sentences",
     "split",
 ]

@@ -27,6 +27,7 @@ from stream_server.training.corpus import Batch, Corpus, Layout
 from stream_server.training.ctc import ctc_loss
 from stream_server.training.graphs import GraphedGradients, Losses
 from stream_server.training.losses import MiddleCtc, ctc_draft, diffusion_loss, teacher_forced
+from stream_server.training.peers import Alone, Peers
 from stream_server.training.recipe import OptimiserConfig, Recipe
 
 Report = Callable[[Mapping[str, float | str]], None]
@@ -69,16 +70,28 @@ class Trainer:
         tokenizer: of the text.
         phones: classes of the lexicon.
         device: where to.
+        place: of this process among those that train the same network.
+        peers: the others.
     """
 
     def __init__(
-        self, recipe: Recipe, tokenizer: Tokenizer, phones: int, device: torch.device
+        self,
+        recipe: Recipe,
+        tokenizer: Tokenizer,
+        phones: int,
+        device: torch.device,
+        place: int = 0,
+        peers: Peers | None = None,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.tokenizer = tokenizer
         self.device = device
-        self.chance = random.Random(recipe.seed)
+        self.place = place
+        self.peers = peers or Alone()
+        self.is_over = False
+        """Whether the run ended, for all of its processes."""
+        self.chance = random.Random(recipe.seed + place)
         self.model = TranscriptionModel(model_config(recipe))
         self.model.decoder.scale_for_training()
         self.model.encoder.scale_for_training()
@@ -100,6 +113,7 @@ class Trainer:
         self.parameters = parameters
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
+        torch.manual_seed(recipe.seed + place)  # the same weights, other noise
         self.gradients = GraphedGradients(self._compute, device)
         self.live = dict(self._tensors())
         self.average = {name: tensor.detach().clone() for name, tensor in self.live.items()}
@@ -211,7 +225,8 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         since, began = 0, time.monotonic()
         for layout in self._drawn(corpus, steps):
-            if self.done() >= 1:
+            self.is_over = self.peers.meet(self.step, list(self.live.values()), self.done() >= 1)
+            if self.is_over:
                 break
             losses = self.update(layout, corpus.lay_out(layout))
             for name, value in losses.items():
@@ -269,7 +284,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
         self.seconds = state["seconds"]
-        self.chance.seed(self.recipe.seed + self.step)
+        self.chance.seed(self.recipe.seed + self.step + 1_000_003 * self.place)
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:

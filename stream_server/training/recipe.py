@@ -47,6 +47,8 @@ class SpeechConfig:
     """Longer clips are left out."""
     synthetic: int = 0
     """Utterances to synthesise."""
+    texts: dict[str, float] = field(default_factory=dict)
+    """Probability weight of each text that is synthesised from, by the name of its file."""
     synthetic_digits: float = 0.06
     """Share of them that are digit strings."""
     bit_rate: int = 12_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +38,28 @@ class Prompt:
     set: str
 
 
-def prompts(sentences: Sequence[str], count: int, digits: float, seed: int) -> list[Prompt]:
-    """Draw prompts: whole sentences, short pieces of them, and digit strings."""
+def prompts(
+    texts: Mapping[str, Sequence[str]],
+    weights: Mapping[str, float],
+    count: int,
+    digits: float,
+    seed: int,
+) -> list[Prompt]:
+    """Draw prompts: whole sentences, short pieces of them, and digit strings.
+
+    Args:
+        texts: sentences by the name of their source.
+        weights: of the sources; those of no weight are left out.
+        count: prompts.
+        digits: share of them that are digit strings.
+        seed: the same one draws the same prompts.
+    """
     chance = random.Random(seed)
+    names = [name for name in texts if weights.get(name, 0) > 0]
+    shares = [weights[name] for name in names]
     drawn = []
     for _ in range(count):
-        words = chance.choice(sentences).split()
+        words = chance.choice(texts[chance.choices(names, shares)[0]]).split()
         if chance.random() < digits:
             words = chance.choices(DIGITS, k=chance.randint(1, 10))
         elif chance.random() < 0.4 and len(words) > 3:
