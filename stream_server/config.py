@@ -279,9 +279,9 @@ class RecogniserConfig:
     kernels: str = "auto"
     """auto: fused kernels and CUDA graphs where the GPU and the model can; plain: none."""
     weights: str = "full"
-    """full: bfloat16 on a GPU, float32 elsewhere; float8: half as large, with fused kernels only."""
+    """full: bfloat16 on a GPU, float32 elsewhere; float8: half as large, fused kernels only."""
     conditioning_words: int = 0
-    """Likeliest words that a step tells the next one; 0 is all, others with fused kernels only."""
+    """Likeliest words that a step tells the next one; 0 is all, others fused kernels only."""
 
     def __post_init__(self) -> None:
         _check_section("recogniser", self)
