@@ -448,8 +448,9 @@ def batches(
         recogniser.warm_up()
         for rows in map(int, arguments.rows.split(",")):
             try:
-                # Twice: what is done for the first time takes longer.
-                transcribe(recogniser, rows, seconds, 2, device)
+                if device.type == "cuda":
+                    # What a GPU does for the first time takes longer.
+                    transcribe(recogniser, rows, seconds, 2, device)
                 batch = transcribe(recogniser, rows, seconds, arguments.steps, device)
             except torch.cuda.OutOfMemoryError:
                 batch = {"rows": rows, "seconds": seconds, "peak_gb": 1e9}
