@@ -4,9 +4,9 @@
     python tests/gpu/full_size.py --tiny --device cpu          # the same path in seconds
 
 Prints a table last and writes everything it measured as JSON. Exits 1 where something does not
-hold: more memory than 80 GB, a canvas that differs from transformers' own, or scores that are further from
-the truth than transformers' own. The truth is transformers in a wider precision on the same
-weights: random weights route so narrowly that two right bfloat16 runs differ by a third.
+hold: more memory than 80 GB, a canvas that differs from transformers' own, or scores that are
+further from the truth than transformers' own. The truth is transformers in a wider precision on
+the same weights: random weights route so narrowly that two right bfloat16 runs differ by a third.
 """
 
 from __future__ import annotations
@@ -267,22 +267,22 @@ def widened(upstream: Any, dtype: torch.dtype) -> Iterator[None]:
     usual = upstream.config.text_config._experts_implementation
     stacks = (upstream.model.encoder.language_model, upstream.model.decoder)
     layers = [layer for stack in stacks for layer in stack.layers]
-    small = [upstream.lm_head, stacks[1].self_conditioning]
-    small += [part for stack in stacks for part in (stack.embed_tokens, stack.norm)]
-    narrow = {id(p): p.dtype for module in layers + small for p in module.parameters()}
+    narrow = {id(parameter): parameter.dtype for parameter in upstream.parameters()}
+    layered = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    outside = [p for p in upstream.parameters() if id(p) not in layered]
 
-    def widen(module: Any, *_: Any) -> None:
-        for parameter in module.parameters():
+    def widen(layer: Any, *_: Any) -> None:
+        for parameter in layer.parameters():
             parameter.data = parameter.data.to(dtype)
 
-    def restore(module: Any, *_: Any) -> None:
-        for parameter in module.parameters():
+    def restore(layer: Any, *_: Any) -> None:
+        for parameter in layer.parameters():
             parameter.data = parameter.data.to(narrow[id(parameter)])
 
     hooks = [layer.register_forward_pre_hook(widen) for layer in layers]
     hooks += [layer.register_forward_hook(restore) for layer in layers]
-    for module in small:
-        widen(module)
+    for parameter in outside:
+        parameter.data = parameter.data.to(dtype)
     # The grouped product has no kernel for it.
     upstream.set_experts_implementation("eager")
     try:
@@ -291,8 +291,8 @@ def widened(upstream: Any, dtype: torch.dtype) -> Iterator[None]:
         upstream.set_experts_implementation(usual)
         for hook in hooks:
             hook.remove()
-        for module in small:
-            restore(module)
+        for parameter in outside:
+            parameter.data = parameter.data.to(narrow[id(parameter)])
 
 
 @dataclass(frozen=True)

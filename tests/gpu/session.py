@@ -4,14 +4,15 @@
     python tests/gpu/session.py --out OUT --resume      # those stages that have not run yet
     python tests/gpu/session.py --out OUT --tiny        # every stage's command in minutes on a CPU
 
-A stage has a process of its own, a limit of its own, and in OUT a log and a JSON file of its own. One
-that fails or hangs ends alone. ``OUT/session.json`` says after each stage how it went;
+A stage has its own process and limit, and in OUT its own log and JSON file. One that fails or
+hangs ends alone. ``OUT/session.json`` says after each stage how it went;
 ``OUT/session.tgz`` holds everything. The order is that of value. One GPU of 80 GB.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -119,10 +120,8 @@ def run(stage: Stage, seconds: float, environment: dict[str, str], log: Path) ->
             status = -9
         finally:
             # Also where it ended well: a server that it left would keep the GPU's memory.
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
     return Ran(stage.name, status, round(time.monotonic() - began, 1))
 

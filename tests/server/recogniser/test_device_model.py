@@ -217,7 +217,8 @@ def test_a_long_row_does_not_make_many_short_ones_long() -> None:
 
 
 @pytest.mark.gpu
-def test_graphs_decode_as_the_eager_step_does(model: PublishedModel) -> None:
+@pytest.mark.parametrize("is_float8", [False, True])
+def test_graphs_decode_as_the_eager_step_does(model: PublishedModel, is_float8: bool) -> None:
     device = torch.device("cuda")
     model.to(device, torch.bfloat16)
     # Features and projector stay in float32, as where a model is loaded.
@@ -226,6 +227,9 @@ def test_graphs_decode_as_the_eager_step_does(model: PublishedModel) -> None:
     seen: list[tuple[int, int]] = []
     fast = DeviceModel(model, fused_kernels(), ROWS)
     eager = DeviceModel(model, fused_kernels(), ROWS)
+    if is_float8:
+        fast.quantise()
+        eager.quantise()
     fast.warm(lambda _, done, total: seen.append((done, total)))
     assert seen[0][0] == 0
     assert seen[-1][0] == seen[-1][1]
