@@ -159,6 +159,7 @@ def transcribe(
         count += 1
         waiting = [row for row, h in zip(waiting, hypotheses, strict=True) if not h.is_final]
     ended = wait(device)
+    recogniser.release(waiting)
     total = ended - began
     return {
         "rows": rows,
