@@ -24,6 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+STOPPED = -9
+"""Status of a stage that took too long."""
+LEAST = 0.6
+"""A stage begins only if so much of its limit is left of the whole."""
 GRID = "1x64,1x192,32x64,32x192"
 SERVER = ("-c", "from stream_server.cli import main; main()", "bench")
 
@@ -44,7 +48,7 @@ class Ran:
 
     name: str
     status: int
-    """That it ended with; -9 where it was stopped."""
+    """That it ended with; :data:`STOPPED` where it was stopped."""
     seconds: float
 
 
@@ -117,7 +121,7 @@ def run(stage: Stage, seconds: float, environment: dict[str, str], log: Path) ->
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            status = -9
+            status = STOPPED
         finally:
             # Also where it ended well: a server that it left would keep the GPU's memory.
             with contextlib.suppress(ProcessLookupError):
@@ -156,13 +160,15 @@ def main() -> int:
     summary = out / "session.json"
     done: dict[str, Ran] = {}
     if arguments.resume and summary.is_file():
-        done = {each["name"]: Ran(**each) for each in json.loads(summary.read_text())}
+        ran = [Ran(**each) for each in json.loads(summary.read_text())]
+        # What was stopped may only have come too late.
+        done = {each.name: each for each in ran if each.status != STOPPED}
     wanted = arguments.only.split(",") if arguments.only else None
     for stage in plan(out, arguments.tiny):
         left = end - time.monotonic()
         if stage.name in done or (wanted is not None and stage.name not in wanted):
             continue
-        if left < min(60, stage.seconds):
+        if left < LEAST * stage.seconds:
             print(f"--- {stage.name}: no time left", flush=True)
             continue
         log = out / f"{stage.name}.log"
