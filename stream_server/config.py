@@ -116,6 +116,8 @@ _ALLOWED: Final[Mapping[str, _Range | _Pattern | _Switch]] = {
     ),
     "device": _Pattern(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N"),
     "kernels": _Pattern(r"auto|plain", "auto or plain"),
+    "weights": _Pattern(r"full|float8", "full or float8"),
+    "conditioning_words": _Range(0, 1_024),
     "steps": _Range(1, 64),
     "partial_steps": _Range(1, 64),
     "threads": _Range(0, 1_024),
@@ -276,9 +278,20 @@ class RecogniserConfig:
     """CPU threads of the model; 0 takes every core."""
     kernels: str = "auto"
     """auto: fused kernels and CUDA graphs where the GPU and the model can; plain: none."""
+    weights: str = "full"
+    """full: bfloat16 on a GPU, float32 elsewhere; float8: half as large, fused kernels only."""
+    conditioning_words: int = 0
+    """Likeliest words that a step tells the next one; 0 is all, others fused kernels only."""
 
     def __post_init__(self) -> None:
         _check_section("recogniser", self)
+
+    @property
+    def fused_only(self) -> str:
+        """The option that is set and that only fused kernels can fulfil; empty for none."""
+        if self.weights != "full":
+            return f"--weights {self.weights}"
+        return f"--conditioning-words {self.conditioning_words}" if self.conditioning_words else ""
 
 
 @dataclass(frozen=True, slots=True)

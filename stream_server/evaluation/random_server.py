@@ -24,7 +24,6 @@ from stream_server.recogniser.checkpoint import pick_device
 from stream_server.recogniser.device_model import speed_up
 from stream_server.recogniser.encoder import WhisperAudioEncoder
 from stream_server.recogniser.model import CanvasConfig
-from stream_server.recogniser.network import Network
 from stream_server.recogniser.projector import ProjectorConfig
 from stream_server.recogniser.published import PublishedConfig, PublishedModel
 from stream_server.recogniser.recogniser import DiffusionRecogniser
@@ -77,7 +76,7 @@ def load_random(
     """Build a recogniser of random weights.
 
     Args:
-        config: device, kernels and steps.
+        config: device, kernels, weights and steps.
         report: told of what takes long.
         text: configuration of the backbone.
         whisper: configuration of the audio encoder.
@@ -89,9 +88,7 @@ def load_random(
     projector = ProjectorConfig(whisper["d_model"], text["hidden_size"] // 2, text["hidden_size"])
     shape = PublishedConfig("random", projector, canvas=CanvasConfig(buckets=(CANVAS,)))
     model = PublishedModel(shape, encoder, backbone, [PROMPT]).to(device).eval()
-    network: Network = model
-    if config.kernels != "plain":
-        network = speed_up(model, device, report)
+    network = speed_up(model, device, config, report)
     return DiffusionRecogniser(network, NumberCodec(model.vocabulary), device, config.steps)
 
 

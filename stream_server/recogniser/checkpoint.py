@@ -171,7 +171,7 @@ def _load(
     report: Callable[[str, int, int], None] | None,
 ) -> tuple[Network, TextCodec]:
     if config.model == "embedded":
-        return load_model(EMBEDDED)
+        return _load_own(EMBEDDED, config)
     # Imported here: the embedded model needs neither the hub nor PEFT, which take a second.
     from stream_server.recogniser.device_model import speed_up
     from stream_server.recogniser.hub import fetch
@@ -179,9 +179,15 @@ def _load(
 
     folder = fetch(config.model, "model", ("*.json", "*.safetensors", "*.pt"))
     if not is_published(folder):
-        return load_model(folder)
+        return _load_own(folder, config)
     model, codec = load_published(folder, config, device)
-    return (model if config.kernels == "plain" else speed_up(model, device, report)), codec
+    return speed_up(model, device, config, report), codec
+
+
+def _load_own(folder: Path, config: RecogniserConfig) -> tuple[Network, TextCodec]:
+    if config.fused_only:
+        raise ModelError(f"{config.fused_only} needs fused kernels, which this model does not have")
+    return load_model(folder)
 
 
 __all__ = [

@@ -8,12 +8,15 @@ that a row's generator draws for each step, so its samples are others than those
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from stream_server.config import RecogniserConfig
+from stream_server.errors import ModelError
 from stream_server.recogniser.alignment import CtcFrames
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import StepInput, StepResult
@@ -78,9 +81,12 @@ class DeviceModel:
         model: on its device, in evaluation mode.
         kernels: the operations.
         rows: of a graph, ascending; the last is the most that share a step.
+        top: likeliest words that a step tells the next; 0 is all.
     """
 
-    def __init__(self, model: PublishedModel, kernels: Kernels, rows: Sequence[int] = ROWS) -> None:
+    def __init__(
+        self, model: PublishedModel, kernels: Kernels, rows: Sequence[int] = ROWS, top: int = 0
+    ) -> None:
         widths = model.config.canvas.buckets
         # Prompts are filled up to a multiple of 16; canvases overwrite the filling.
         self._positions = -(-model.longest_prompt // 16) * 16
@@ -93,6 +99,7 @@ class DeviceModel:
             slots=self._scratch + 1,
             capacity=self._positions + widths[-1],
             width=widths[-1],
+            top=top,
         )
         self._model = model
         self._rows = tuple(rows)
@@ -130,9 +137,32 @@ class DeviceModel:
             raise ValueError(f"built on {self._device}, cannot move to {device}")
         return self
 
+    def quantise(self) -> None:
+        """Put the layers' weights into float8, before any graph is recorded.
+
+        The model it was built on is left without layers: it goes on to listen and to lay out
+        prompts, and cannot step any more. A layer's old weights go before the next one's come.
+        """
+        upstream = self._model.decoder.model.model
+        for half in (upstream.encoder.language_model, upstream.decoder):
+            half.layers = nn.ModuleList()
+        self._denoiser.quantise(dense=True)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _here(self) -> contextlib.AbstractContextManager[object]:
+        """Make this device the thread's own: Triton launches on that one, whatever its tensors."""
+        if self._device.type != "cuda":
+            return contextlib.nullcontext()
+        return torch.cuda.device(self._device)
+
     @torch.inference_mode()
     def warm(self, report: Report | None = None) -> None:
         """Record the graphs of every bucket; takes a second or two each, kernels are compiled."""
+        with self._here():
+            self._record_all(report)
+
+    def _record_all(self, report: Report | None) -> None:
         # Largest first: the others then fit into the memory of the first.
         steps = [(rows, width) for rows in self._rows[::-1] for width in self._widths[::-1]]
         total = len(steps) + len(PROMPT_ROWS)
@@ -175,9 +205,10 @@ class DeviceModel:
         leases = self._leases.take(len(embeddings))
         prompts = SlotPrompts.of(positions, leases)
         most = PROMPT_ROWS[-1]
-        for first in range(0, len(leases), most):
-            part = slice(first, first + most)
-            self._prefill(embeddings[part], positions[part], prompts.slots[part])
+        with self._here():
+            for first in range(0, len(leases), most):
+                part = slice(first, first + most)
+                self._prefill(embeddings[part], positions[part], prompts.slots[part])
         return prompts, self._model.frames(tokens, lengths)
 
     def _prefill(self, embeddings: Tensor, lengths: Tensor, slots: list[int]) -> None:
@@ -208,8 +239,9 @@ class DeviceModel:
             accepted=torch.zeros_like(rows.canvas, dtype=torch.bool),
         )
         slots = cache.slots
-        for group in group_rows(rows.sizes, self._rows[-1]):
-            self._advance(rows, group, [slots[row] for row in group], result)
+        with self._here():
+            for group in group_rows(rows.sizes, self._rows[-1]):
+                self._advance(rows, group, [slots[row] for row in group], result)
         return result
 
     def _advance(
@@ -241,18 +273,36 @@ class DeviceModel:
         result.accepted[at, :widest] = outcome.accepted[:count, :widest]
 
 
-def speed_up(model: PublishedModel, device: torch.device, report: Report | None = None) -> Network:
-    """Return the model in its fastest form: itself where the fused kernels cannot run.
+def speed_up(
+    model: PublishedModel,
+    device: torch.device,
+    config: RecogniserConfig,
+    report: Report | None = None,
+) -> Network:
+    """Return the model in its fastest form: itself where the fused kernels cannot or may not run.
 
     Args:
-        model: on ``device``.
+        model: on ``device``; with weights in float8 it is used up, see :meth:`quantise`.
         device: where it runs.
+        config: which kernels and weights.
         report: told of the graphs that are recorded.
+
+    Raises:
+        ModelError: the configuration wants what only the fused kernels can do, and they cannot run.
     """
     kernels = pick_kernels(device)
-    if kernels.name != "fused":
+    if config.kernels == "plain" or kernels.name != "fused":
+        if config.fused_only:
+            raise ModelError(
+                f"{config.fused_only} needs the fused kernels: --kernels auto, Triton, and a GPU "
+                f"of compute capability 8.0 or above; this is {device} with plain kernels"
+            )
         return model
-    fast = DeviceModel(model, kernels)
+    if config.weights == "float8" and torch.cuda.get_device_capability(device) < (9, 0):
+        raise ModelError("--weights float8 needs a GPU of compute capability 9.0 or above")
+    fast = DeviceModel(model, kernels, top=config.conditioning_words)
+    if config.weights == "float8":
+        fast.quantise()
     fast.warm(report)
     return fast
 

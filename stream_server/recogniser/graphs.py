@@ -44,7 +44,8 @@ class Graphs(Generic[_T]):
                 call(*own)
         torch.cuda.current_stream(self._device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads may use the device meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             result = call(*own)
         if self._pool is None:
             self._pool = graph.pool()

@@ -106,6 +106,8 @@ def test_without_sources_only_the_help_is_missing(monkeypatch: pytest.MonkeyPatc
         (RecogniserConfig, "device", "gpu"),
         (RecogniserConfig, "device", "cuda:"),
         (RecogniserConfig, "kernels", "fast"),
+        (RecogniserConfig, "weights", "int4"),
+        (RecogniserConfig, "conditioning_words", -1),
         (RecogniserConfig, "model", " "),
     ],
 )
@@ -157,7 +159,7 @@ def test_every_option_by_every_way(tmp_path: Path) -> None:
         LimitsConfig(1, 2_000, 3_000, 4_000, 5_000, 6_000, 7.5, 8_000, 9_000),
         SegmenterConfig(3),
         SchedulerConfig(4, 5, 6, 7),
-        RecogniserConfig("fake", "a/backbone", "an/encoder", "cpu", 9, 2, 1, "plain"),
+        RecogniserConfig("fake", "a/backbone", "an/encoder", "cpu", 9, 2, 1, "plain", "float8", 32),
     )
     values = {
         option.name: getattr(getattr(wanted, option.section), option.name) for option in options()

@@ -297,6 +297,12 @@ def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("cuda:1") == torch.device("cuda", 1)
 
 
+@pytest.mark.parametrize("option", [{"weights": "float8"}, {"conditioning_words": 32}])
+def test_what_only_fused_kernels_do_is_refused(folder: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="which this model does not have"):
+        load_recogniser(RecogniserConfig(model=str(folder), device="cpu", **option))
+
+
 def test_a_recogniser_is_what_the_configuration_says(folder: Path) -> None:
     config = RecogniserConfig(model=str(folder), device="cpu", steps=5, threads=1)
     recogniser = load_recogniser(config)

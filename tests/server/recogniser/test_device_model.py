@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stream_server.errors import Overloaded
+from stream_server.config import RecogniserConfig
+from stream_server.errors import ModelError, Overloaded
 from stream_server.recogniser.backbone import Backbone
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import SamplerConfig, StepInput, StepResult, random_tokens
@@ -165,7 +166,38 @@ def test_it_stays_where_it_was_built(model: PublishedModel) -> None:
 
 
 def test_the_cpu_keeps_the_plain_model(model: PublishedModel) -> None:
-    assert speed_up(model, CPU) is model
+    assert speed_up(model, CPU, RecogniserConfig()) is model
+
+
+@pytest.mark.parametrize("option", [{"weights": "float8"}, {"conditioning_words": 32}])
+def test_what_needs_fused_kernels_is_refused_without(
+    model: PublishedModel, option: dict[str, Any]
+) -> None:
+    flag = "--" + next(iter(option)).replace("_", "-")
+    with pytest.raises(ModelError, match=f"{flag} .*needs the fused kernels"):
+        speed_up(model, CPU, RecogniserConfig(**option))
+
+
+def test_float8_weights_leave_a_step_about_as_it_is(model: PublishedModel) -> None:
+    full = DeviceModel(copy.deepcopy(model), plain_kernels(), ROWS)
+    small = DeviceModel(model, plain_kernels(), ROWS)
+    small.quantise()
+    assert len(model.decoder.model.model.decoder.layers) == 0
+    results = [
+        step(each, listen(each, [0, 1, 0]), (16, 16, 16), [1, 2, 3], None) for each in (full, small)
+    ]
+    change = (results[1].entropy - results[0].entropy).abs()
+    assert float(change.max()) > 0
+    assert float(change.mean()) < 0.1
+
+
+def test_few_words_of_conditioning_approximate_all(model: PublishedModel) -> None:
+    softs = []
+    for top in (0, model.vocabulary, 1):
+        fast = DeviceModel(copy.deepcopy(model), plain_kernels(), ROWS, top)
+        softs.append(step(fast, listen(fast, [0]), (16,), [1], None).conditioning)
+    torch.testing.assert_close(softs[0], softs[1], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(softs[0], softs[2], atol=1e-2)
 
 
 def test_buckets() -> None:
@@ -185,13 +217,19 @@ def test_a_long_row_does_not_make_many_short_ones_long() -> None:
 
 
 @pytest.mark.gpu
-def test_graphs_decode_as_the_eager_step_does(model: PublishedModel) -> None:
+@pytest.mark.parametrize("is_float8", [False, True])
+def test_graphs_decode_as_the_eager_step_does(model: PublishedModel, is_float8: bool) -> None:
     device = torch.device("cuda")
     model.to(device, torch.bfloat16)
+    # Features and projector stay in float32, as where a model is loaded.
     model.projector.float()
+    model.features.float()
     seen: list[tuple[int, int]] = []
     fast = DeviceModel(model, fused_kernels(), ROWS)
     eager = DeviceModel(model, fused_kernels(), ROWS)
+    if is_float8:
+        fast.quantise()
+        eager.quantise()
     fast.warm(lambda _, done, total: seen.append((done, total)))
     assert seen[0][0] == 0
     assert seen[-1][0] == seen[-1][1]

@@ -195,7 +195,9 @@ def test_a_transcription_runs_through_the_recogniser(
 def test_plain_kernels_leave_the_model_as_it_is(
     adapter: Callable[..., Path], options: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(device_model, "speed_up", in_slots)
+    monkeypatch.setattr(
+        device_model, "pick_kernels", lambda _: replace(plain_kernels(), name="fused")
+    )
     config = replace(options(adapter()), kernels="plain")
     assert isinstance(load_recogniser(config)._model, PublishedModel)
 

@@ -1,0 +1,58 @@
+"""A stage that fails or hangs ends alone, and what has run is not run again."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, which is no package."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module("session")
+
+
+def test_a_stage_that_hangs_is_stopped_with_what_it_started(session: Any, tmp_path: Path) -> None:
+    code = "import subprocess; subprocess.run(['sleep', '600'])"
+    log = tmp_path / "log"
+    began = time.monotonic()
+    ran = session.run(session.Stage("hangs", 600, ("-c", code)), 1, dict(os.environ), log)
+    assert ran.status == -9
+    assert time.monotonic() - began < 60
+    assert "sleep" in log.read_text(), "the log begins with the command"
+
+
+def test_a_failed_stage_does_not_stop_the_next(
+    session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two(out: Path, tiny: bool) -> list[Any]:
+        count = "open('count', 'a').write('x')"
+        return [
+            session.Stage("bad", 90, ("-c", f"{count}; raise SystemExit(3)")),
+            session.Stage("good", 90, ("-c", f"{count}; print('heard')")),
+        ]
+
+    monkeypatch.setattr(session, "plan", two)
+    monkeypatch.setattr(session, "ROOT", tmp_path)
+    out = tmp_path / "out"
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["session", "--out", str(out), "--resume"])
+        assert session.main() == 1
+    told = json.loads((out / "session.json").read_text())
+    assert [(each["name"], each["status"]) for each in told] == [("bad", 3), ("good", 0)]
+    assert "heard" in (out / "good.log").read_text()
+    assert (out / "session.tgz").is_file()
+    assert (tmp_path / "count").read_text() == "xx", "neither ran twice"
+
+
+def test_stages_have_names_of_their_own(session: Any, tmp_path: Path) -> None:
+    for tiny in (False, True):
+        names = [stage.name for stage in session.plan(tmp_path, tiny)]
+        assert len(set(names)) == len(names) > 5
