@@ -229,3 +229,40 @@ def test_without_a_lexicon_nothing_is_said_in_phones(
     batch = corpus.batch(random.Random(0))
     assert batch.text_lengths.any()
     assert not batch.phone_lengths.any()
+
+
+def test_rows_are_made_of_parts_of_what_can_be_cut(
+    clips: list[Packed], tokenizer: Tokenizer, lexicon: Lexicon
+) -> None:
+    """Of a set that is cut, rows begin with parts as often as asked; the audio is the words'."""
+    config = BatchConfig(seconds=8.0, durations=(1.0,), speed=(1.0, 1.0), parts=1.0, empty=0.0)
+    cuts = [[] if " " not in clip.text else [4800] for clip in clips]
+    corpus = Corpus(clips, tokenizer, {"words": 1.0}, config, torch.device("cpu"), lexicon, cuts)
+    halves = {}
+    for clip in clips:
+        if " " in clip.text:
+            first, second = clip.text.split()
+            halves[first], halves[second] = clip.pcm[:4800], clip.pcm[4800:]
+    layout = corpus.draw(random.Random(1), 0)
+    batch = corpus.lay_out(layout)
+    rows = by_row(layout)
+    assert max(len(pieces) for pieces in rows) > 1
+    for row, pieces in enumerate(rows):
+        said = tokenizer.decode(batch.text[row, : batch.text_lengths[row]].tolist()).split()
+        assert len(said) == len(pieces)
+        for word, piece in zip(said, pieces, strict=True):
+            heard = batch.pcm[row, piece.start : piece.start + 4700].numpy() * 32768
+            np.testing.assert_allclose(heard, halves[word][:4700], atol=1.0)
+    assert set(corpus.seconds) == {"tones", "words"}
+
+
+def test_without_cuts_there_are_no_parts(clips: list[Packed], tokenizer: Tokenizer) -> None:
+    config = BatchConfig(seconds=8.0, durations=(1.0,), parts=1.0, empty=0.0)
+    corpus = Corpus(clips, tokenizer, {"words": 1.0}, config, torch.device("cpu"))
+    said = {clip.text for clip in clips if clip.set == "words"}
+    batch = corpus.batch(random.Random(1))
+    texts = [
+        tokenizer.decode(row[:count].tolist())
+        for row, count in zip(batch.text, batch.text_lengths, strict=True)
+    ]
+    assert set(texts) - {""} <= said | {f"{a} {b}" for a in said for b in said}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_server.training.data import (
@@ -16,9 +16,7 @@ from stream_server.training.data import (
     HeldOut,
     load_sets,
     plain_text,
-    read_examples,
     read_manifest,
-    read_sentences,
     split,
 )
 
@@ -170,37 +168,3 @@ def test_sentences_of_held_out_speakers_may_be_said_by_others(write: Callable[..
     train, tests = load_sets(root, ["read"], {"read": HeldOut(speakers=("bob",))})
     assert [clip.speaker for clip in train] == ["ann"]
     assert [clip.speaker for clip in tests["read"]] == ["bob"]
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.sampled_from(["one", "two", LONG, LONG + " too"]), max_size=8), st.data())
-def test_nothing_that_is_tested_on_is_synthesised(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject
-) -> None:
-    path = tmp_path_factory.mktemp("text") / "sentences.txt"
-    path.write_text("".join(f"id{n}|{text}.\n" for n, text in enumerate(texts)))
-    tested = data.draw(st.lists(st.integers(0, 9), max_size=4))
-    said = data.draw(st.lists(st.sampled_from(["one", LONG]), max_size=2))
-    tests = {
-        "read": [Clip(Path(f"id{number}.opus"), "else", "", 1.0, "read") for number in tested],
-        "said": [Clip(Path("x.opus"), text, "", 1.0, "said") for text in said],
-    }
-    expected = [text for n, text in enumerate(texts) if n not in tested and text not in said]
-    assert read_sentences(path, tests) == expected
-
-
-def test_lines_that_are_no_plain_text_are_not_synthesised(tmp_path: Path) -> None:
-    path = tmp_path / "sentences.txt"
-    path.write_text("a|In 1845 it was.\nb|\nnothing\nc|It was.\n")
-    assert read_sentences(path, {}) == ["it was"]
-
-
-def test_the_examples_of_wordnet_are_plain_sentences(tmp_path: Path) -> None:
-    (tmp_path / "data.noun").write_text(
-        "  1 This software and database is licensed\n"
-        '00001 03 n 01 cat 0 | a feline; "The cat sat down."; "cats"\n'
-        '00002 03 n 01 year 0 | a date; "it was in 1845 or so"; "the cat sat down"\n'
-    )
-    (tmp_path / "data.verb").write_text('00003 29 v 01 go 0 | move; "they went home early"\n')
-    (tmp_path / "index.noun").write_text('x | "this is no data at all"\n')
-    assert read_examples(tmp_path) == ["the cat sat down", "they went home early"]
