@@ -94,6 +94,8 @@ def pack(
 def _write_texts(folder: Path, texts: Mapping[str, Sequence[str]]) -> None:
     folder.mkdir(exist_ok=True)
     for name, lines in texts.items():
+        if not lines:
+            continue
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

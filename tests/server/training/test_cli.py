@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -10,12 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from typer.testing import CliRunner, Result
 
-from stream_server.config import RecogniserConfig
-from stream_server.recogniser.checkpoint import load_model, load_recogniser
-from stream_server.recogniser.interface import Utterance
 from stream_server.training.cli import app
 from stream_server.training.pack import RATE, Samples, read_packs, read_spoken
 from stream_server.training.phones import Lexicon
@@ -69,6 +66,10 @@ def packed(recipe_file: Path, speech: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def texts(packed: Path) -> dict[str, list[str]]:
+    return {path.stem: path.read_text().splitlines() for path in (packed / "texts").iterdir()}
+
+
 def train(recipe_file: Path, packed: Path, output: Path, *more: str | Path) -> Result:
     result = command(
         "run", recipe_file, "--data", packed, "--output", output, "--device", "cpu",
@@ -85,8 +86,7 @@ def test_a_pack_has_what_is_trained_on_and_nothing_that_is_tested_on(packed: Pat
         *(("tones", word, "ann") for word in WORDS[:4]),
         *(("words", word, "held" if word == "four" else "ann") for word in WORDS[:5]),
     ]
-    sentences = (packed / "sentences.txt").read_text().splitlines()
-    assert sentences == ["the quick fox", "the lazy dog"]
+    assert texts(packed) == {"sentences": ["the quick fox", "the lazy dog"]}
 
 
 def test_a_pack_says_how_its_words_sound(packed: Path) -> None:
@@ -100,19 +100,36 @@ def test_what_is_tested_on_is_packed_apart(packed: Path) -> None:
     assert [(clip.set, clip.text, clip.speaker) for clip in kept] == [("tones", "four", "held")]
 
 
-def test_examples_of_wordnet_are_synthesised_but_what_is_tested_on(
+def test_every_text_is_packed_but_what_is_tested_on(
     recipe_file: Path, speech: Path, tmp_path: Path
 ) -> None:
     wordnet = tmp_path / "wordnet"
     wordnet.mkdir()
-    line = '00001 03 n 01 cat 0 | a feline; "the cat sat down"\n'
+    line = '00001 03 n 01 cat 0 | a feline; "the cat sat down"; "four"\n'
     (wordnet / "data.noun").write_text(line)
+    webster = tmp_path / "gcide.dict.dz"
+    webster.write_bytes(gzip.compress(b"   A long and narrow tenon.\n   [1913 Webster]\n"))
+    prose = tmp_path / "bible.txt"
+    prose.write_text("Ge1:2 And the earth was void; so.\n")
     command(
         "pack", recipe_file, "--speech", speech, "--sentences", tmp_path / "sentences.txt",
-        "--output", tmp_path / "packed", "--wordnet", wordnet,
+        "--output", tmp_path / "packed", "--wordnet", wordnet, "--webster", webster,
+        "--prose", prose,
     )  # fmt: skip
-    sentences = (tmp_path / "packed" / "sentences.txt").read_text().splitlines()
-    assert sentences == ["the quick fox", "the lazy dog", "the cat sat down"]
+    assert texts(tmp_path / "packed") == {
+        "sentences": ["the quick fox", "the lazy dog"],
+        "wordnet": ["the cat sat down"],
+        "webster": ["a long and narrow tenon"],
+        "prose": ["and the earth was void"],
+    }
+
+
+def test_clips_are_cut_by_a_checkpoint(recipe_file: Path, packed: Path, tmp_path: Path) -> None:
+    train(recipe_file, packed, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint"
+    result = command("cut", "--data", packed, "--checkpoint", checkpoint, "--device", "cpu")
+    assert "0 of 9 clips cut" in result.output  # each is a single word
+    assert json.loads((packed / "cuts.json").read_text()) == [[]] * 9
 
 
 def test_what_a_recipe_asks_for_is_spoken_and_trained_on(
@@ -137,63 +154,6 @@ def test_only_clips_of_the_words_asked_for_are_packed(
     command("pack", recipe_file, "--speech", speech, "--sentences", sentences, "--output", tmp_path)
     clips = read_packs(tmp_path, workers=1)
     assert [clip.text for clip in clips if clip.set == "words"] == ["one", "two"]
-
-
-def test_a_run_ends_in_a_checkpoint_that_is_served(
-    recipe_file: Path, packed: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "run"
-    text = train(recipe_file, packed, output).output
-    assert "9 clips, " in text
-    assert "from update 0" in text
-    (errors,) = map(json.loads, (output / "validation.jsonl").read_text().splitlines())
-    assert (errors["step"], errors["set"]) == (2, "tones")
-    assert errors["ctc_wer"] >= 0
-    assert errors["wer"] >= 0
-    assert torch.load(output / "state.pt", weights_only=True)["step"] == 2
-    config = RecogniserConfig(model=str(output / "checkpoint"), device="cpu")
-    recogniser = load_recogniser(config)
-    assert recogniser.info.name == "toy"
-    rows = recogniser.start([Utterance(np.zeros(8000, np.float32), steps=1)])
-    assert len(recogniser.step(rows)) == 1
-
-
-def test_a_run_that_is_over_is_not_run_again(
-    recipe_file: Path, packed: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "run"
-    train(recipe_file, packed, output)
-    before = (output / "state.pt").stat().st_mtime_ns
-    assert "from update 2" in train(recipe_file, packed, output).output
-    assert (output / "state.pt").stat().st_mtime_ns == before
-
-
-def test_a_run_goes_on_where_it_stopped(recipe_file: Path, packed: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    train(recipe_file, packed, output)
-    longer = recipe_file.read_text().replace("steps = 2", "steps = 4")
-    recipe_file.write_text(longer)
-    assert "from update 2" in train(recipe_file, packed, output, "--save-every", "1").output
-    assert torch.load(output / "state.pt", weights_only=True)["step"] == 4
-
-
-def test_a_run_can_begin_from_another_s_weights(
-    recipe_file: Path, packed: Path, tmp_path: Path
-) -> None:
-    train(recipe_file, packed, tmp_path / "first")
-    start = tmp_path / "first" / "checkpoint"
-    # Two updates at next to no rate leave the weights where they were.
-    slow = recipe_file.read_text().replace("3e-3", "1e-12")
-    recipe_file.write_text(slow.replace("warmup = 1", "warmup = 100"))
-    result = train(recipe_file, packed, tmp_path / "second", "--start", start)
-    assert "from update 0" in result.output
-    one, two = (load_model(tmp_path / name / "checkpoint")[0] for name in ("first", "second"))
-    for (name, before), after in zip(one.named_parameters(), two.parameters(), strict=True):
-        torch.testing.assert_close(before, after, msg=name)
-    names = ("first", "second")
-    files = [tmp_path / name / "checkpoint" / "tokenizer.json" for name in names]
-    first, second = (path.read_text() for path in files)
-    assert first == second
 
 
 @pytest.mark.parametrize("words", [("run",), ("pack",), ("run", "nowhere.toml")])

@@ -311,7 +311,7 @@ def test_a_network_of_the_absorbing_scheme_writes_what_it_learnt(
     text, lengths = TEXT[:2], LENGTHS[:2]
     targets = targets_of(8)[:2]
     optimiser = torch.optim.Adam(model.parameters(), 1e-3)
-    for _ in range(200):
+    for _ in range(320):
         encoded = model.listen(pcm, torch.tensor([12_000, 12_000]))
         cache, causal = teacher_forced(model, encoded, LANGUAGES[[0, 0]], text, lengths)
         loss, _ = diffusion_loss(model, cache, targets, lengths, targets, CONFIG, False)

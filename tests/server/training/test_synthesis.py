@@ -14,6 +14,9 @@ from stream_server.training.pack import RATE, Samples
 from stream_server.training.synthesis import Prompt, prompts, resample, speak, speak_all
 
 SENTENCES = ["the quick brown fox jumps over the lazy dog", "yes", "one " * 60]
+TEXTS = {"text": SENTENCES}
+ONE = {"text": SENTENCES[:1]}
+EVENLY = {"text": 1.0}
 DIGITS = {*["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "oh"]}
 PROGRAMS = {"espeak-ng": "espeak", "flite": "flite"}
 
@@ -38,7 +41,7 @@ def say(program: Path, pcm: Samples, rate: int = RATE) -> Prompt:
 
 
 def test_prompts_are_drawn_from_the_sentences() -> None:
-    drawn = prompts(SENTENCES, 300, digits=0.0, seed=1)
+    drawn = prompts(TEXTS, EVENLY, 300, digits=0.0, seed=1)
     assert len(drawn) == 300
     for prompt in drawn:
         assert any(prompt.text in sentence for sentence in SENTENCES)
@@ -49,8 +52,15 @@ def test_prompts_are_drawn_from_the_sentences() -> None:
     assert len([text for text in texts if text in SENTENCES[0] and text != SENTENCES[0]]) > 5
 
 
+def test_texts_are_drawn_by_their_weights() -> None:
+    found = prompts({"a": ["ay"], "b": ["bee"], "c": ["sea"]}, {"a": 3.0, "b": 1.0}, 400, 0.0, 1)
+    counts = {text: [prompt.text for prompt in found].count(text) for text in ("ay", "bee", "sea")}
+    assert counts["sea"] == 0
+    assert 260 < counts["ay"] < 340
+
+
 def test_digits_are_drawn_as_often_as_asked() -> None:
-    drawn = prompts([SENTENCES[0]], 1000, digits=0.3, seed=1)
+    drawn = prompts(ONE, EVENLY, 1000, digits=0.3, seed=1)
     strings = [prompt.text.split() for prompt in drawn if set(prompt.text.split()) <= DIGITS]
     assert 250 < len(strings) < 350
     assert {len(words) for words in strings} == set(range(1, 11))
@@ -58,12 +68,12 @@ def test_digits_are_drawn_as_often_as_asked() -> None:
 
 
 def test_the_same_seed_draws_the_same_prompts() -> None:
-    assert prompts(SENTENCES, 20, 0.1, seed=3) == prompts(SENTENCES, 20, 0.1, seed=3)
-    assert prompts(SENTENCES, 20, 0.1, seed=3) != prompts(SENTENCES, 20, 0.1, seed=4)
+    assert prompts(TEXTS, EVENLY, 20, 0.1, seed=3) == prompts(TEXTS, EVENLY, 20, 0.1, seed=3)
+    assert prompts(TEXTS, EVENLY, 20, 0.1, seed=3) != prompts(TEXTS, EVENLY, 20, 0.1, seed=4)
 
 
 def test_both_programs_and_many_voices_speak() -> None:
-    drawn = prompts(SENTENCES, 400, 0.1, seed=1)
+    drawn = prompts(TEXTS, EVENLY, 400, 0.1, seed=1)
     assert {prompt.command[0]: prompt.set for prompt in drawn} == PROGRAMS
     assert len({prompt.command[2] for prompt in drawn}) > 30
 
@@ -125,7 +135,7 @@ def test_all_that_is_said_comes_in_order(program: Path) -> None:
 def test_the_real_programs_speak(name: str) -> None:
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
-    drawn = prompts([SENTENCES[0]], 30, 0.0, seed=1)
+    drawn = prompts(ONE, EVENLY, 30, 0.0, seed=1)
     (prompt, *_) = [each for each in drawn if each.command[0] == name]
     packed = speak(Prompt("seven", prompt.command, prompt.set))
     assert packed is not None
