@@ -305,13 +305,14 @@ def test_the_absorbing_scheme_learns_what_is_masked(
 def test_a_network_of_the_absorbing_scheme_writes_what_it_learnt(
     model: TranscriptionModel, tokenizer: Tokenizer
 ) -> None:
+    torch.manual_seed(5)
     sampler = replace(model.config.sampler, scheme="absorbing")
     model.config = replace(model.config, sampler=sampler, guard=GuardConfig(0, 0))
     pcm = 0.3 * torch.sin(torch.arange(12_000) * torch.tensor([[0.1], [0.9]]))
     text, lengths = TEXT[:2], LENGTHS[:2]
     targets = targets_of(8)[:2]
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
-    for _ in range(320):
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(150):
         encoded = model.listen(pcm, torch.tensor([12_000, 12_000]))
         cache, causal = teacher_forced(model, encoded, LANGUAGES[[0, 0]], text, lengths)
         loss, _ = diffusion_loss(model, cache, targets, lengths, targets, CONFIG, False)
