@@ -5,24 +5,33 @@ from __future__ import annotations
 import json
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from stream_server.recogniser.checkpoint import load_model, save_checkpoint
+from stream_server.recogniser.checkpoint import (
+    load_model,
+    save_checkpoint,
+    save_config,
+    save_language,
+)
+from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.corpus import Corpus
 from stream_server.training.curves import compare_curves
 from stream_server.training.data import Clip, load_sets, read_examples, read_sentences
+from stream_server.training.language_model import learn, read_texts
 from stream_server.training.loop import Trainer, log_line
 from stream_server.training.pack import Packed, read_packs, read_spoken, write_packs, write_spoken
 from stream_server.training.phones import Lexicon, write_lexicon
 from stream_server.training.published_run import RunOptions, is_published, train_published
 from stream_server.training.recipe import SpeechConfig, read_recipe, with_scheme
 from stream_server.training.synthesis import DIGITS, prompts, speak_all
+from stream_server.training.tuning import START, Rates, Tuner, describe, hear
 from stream_server.training.validation import validate
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
@@ -157,6 +166,45 @@ def _report_errors(output: Path, step: int, tests: list[Packed], device: torch.d
     report = log_line(output / "validation.jsonl")
     for name, errors in validate(recogniser, tokenizer, tests, 150).items():
         report({"step": step, "set": name, "ctc_wer": errors.ctc, "wer": errors.final})
+
+
+@app.command()
+def language(
+    recipe_file: _RecipeFile,
+    texts: Annotated[Path, typer.Option(help="Folder of NAME.txt, a plain sentence a line.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that the model is put into.")],
+) -> None:
+    """Learn a language model from text alone, for what CTC hears to be read by."""
+    config = read_recipe(recipe_file).language
+    model, tokenizer = load_model(checkpoint)
+    began = time.monotonic()
+    learnt = learn(read_texts(texts, config), tokenizer, model.vocabulary, config)
+    save_language(checkpoint, learnt)
+    seconds = time.monotonic() - began
+    print(f"{len(learnt.scores)} sequences, {len(learnt.words)} words, {seconds:.0f} s")
+
+
+@app.command()
+def tune(
+    recipe_file: _RecipeFile,
+    speech: Annotated[Path, typer.Option(help="Folder of sets, each with a manifest.jsonl.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint whose weights are set.")],
+    most: Annotated[int, typer.Option(help="Clips of each set.")] = 40,
+) -> None:
+    """Find the weights of the language model on clips kept from training, and store them."""
+    rules = read_recipe(recipe_file).speech.held_out
+    names = sorted(name for name in rules if (speech / name).is_dir())
+    _, tests = load_sets(speech, names, rules)
+    model, tokenizer = load_model(checkpoint)
+    tuner = Tuner(model, tokenizer, hear(model, tokenizer, tests, most), _print_rates)
+    draft = tuner.tune(replace(START, guidance=model.config.draft.guidance))
+    save_config(checkpoint, replace(model.config, draft=draft))
+    print(f"stored: {describe(draft)}")
+
+
+def _print_rates(config: DraftConfig, rates: Rates) -> None:
+    halves = f"{rates.deciding:.2%} wrong, of clips that decide nothing {rates.other:.2%}"
+    print(f"{describe(config)}: {halves}", flush=True)
 
 
 @app.command()
