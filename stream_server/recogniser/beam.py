@@ -224,7 +224,8 @@ def _likely(frame: Scores) -> Tokens:
         return np.zeros(0, np.int64)
     count = min(_LIKELY, len(frame))
     likely = np.argpartition(-frame, count - 1)[:count]
-    return likely[(likely != 0) & (frame[likely] > _FAR)]
+    near: Tokens = likely[(likely != 0) & (frame[likely] > _FAR)]
+    return near
 
 
 __all__ = ["BeamSearch"]

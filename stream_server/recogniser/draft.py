@@ -46,7 +46,7 @@ class DraftConfig:
     unknown: float = 0.0
     """Nats that a word costs that the language model does not know."""
     temperature: float = 1.0
-    """By which CTC's scores are divided: over 1, it is less sure of itself than training made it."""
+    """By which CTC's scores are divided: over 1, it is less sure than training made it."""
 
 
 @dataclass(frozen=True, slots=True)

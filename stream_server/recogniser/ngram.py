@@ -1,9 +1,9 @@
 """A language model of tokens, learnt from text alone: an n-gram model with back-off.
 
 All orders lie in one table of hashes: entries are sorted by the upper bits of the hash into buckets
-of about four, and only 16 further bits of it are kept, so an entry takes four bytes, and many
-entries are looked up in one go of array operations. One look-up in some thousands finds an entry that
-is not its own (fingerprints, as in Guthrie and Hepple, EMNLP 2010). NumPy only.
+of a few, and only 16 further bits of it are kept. So an entry takes four bytes, and many are looked
+up in one go of array operations. One look-up in some thousands finds an entry that is not its own
+(fingerprints, as in Guthrie and Hepple, EMNLP 2010). NumPy only.
 
 It also knows which words there are, by their tokens: a word that it does not know can be a name.
 """
@@ -27,6 +27,7 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _KEPT = 16
 """Bits of a hash that are stored, beyond those that name its bucket."""
 _PER_BUCKET = 4
+"""Entries that a bucket has at least, on average."""
 _FINE, _FINER = 16.0, 32.0
 """Steps a nat in which log-probabilities and back-off weights are stored."""
 _SHIFT = 60

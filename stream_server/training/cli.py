@@ -20,6 +20,7 @@ from stream_server.recogniser.checkpoint import (
 )
 from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.recogniser import DiffusionRecogniser
+from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.corpus import Corpus
 from stream_server.training.curves import compare_curves
@@ -191,14 +192,19 @@ def tune(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint whose weights are set.")],
     most: Annotated[int, typer.Option(help="Clips of each set.")] = 40,
 ) -> None:
-    """Find the weights of the language model on clips kept from training, and store them."""
-    rules = read_recipe(recipe_file).speech.held_out
+    """Find the weights of the language model on clips kept from training, and store them.
+
+    The recipe's guard is stored too: what the audio supports depends on how texts are found.
+    """
+    recipe = read_recipe(recipe_file)
+    rules = recipe.speech.held_out
     names = sorted(name for name in rules if (speech / name).is_dir())
     _, tests = load_sets(speech, names, rules)
     model, tokenizer = load_model(checkpoint)
     tuner = Tuner(model, tokenizer, hear(model, tokenizer, tests, most), _print_rates)
     draft = tuner.tune(replace(START, guidance=model.config.draft.guidance))
-    save_config(checkpoint, replace(model.config, draft=draft))
+    guard = GuardConfig(**recipe.model.get("guard", {}))
+    save_config(checkpoint, replace(model.config, draft=draft, guard=guard))
     print(f"stored: {describe(draft)}")
 
 

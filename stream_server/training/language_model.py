@@ -91,7 +91,7 @@ def learn(
     weights = np.array([config.texts.get(name, 1.0) for name in texts])
     weights /= weights.sum()
     levels = _levels(tokens, source, len(streams), config.order)
-    shares = _mixture(levels, weights, size)
+    shares = _mixture(levels, weights)
     kept = _kept(levels, shares, weights, config)
     entries = _entries(levels, shares, kept)
     heads = np.zeros(size, np.uint8)
@@ -138,7 +138,7 @@ def _levels(
     return levels
 
 
-def _mixture(levels: Sequence[_Level], weights: Scores, size: int) -> list[Values]:
+def _mixture(levels: Sequence[_Level], weights: Scores) -> list[Values]:
     """Return the probability of the last token of each sequence behind the others."""
     shares = [np.zeros(len(level.keys), np.float32) for level in levels]
     for source, weight in enumerate(weights):
@@ -146,8 +146,9 @@ def _mixture(levels: Sequence[_Level], weights: Scores, size: int) -> list[Value
         for length, level in enumerate(levels):
             counts = level.counts[source] * (level.tokens != BEGIN)
             if length == 0:
-                # Add a half: a source need not have every token.
-                share = (counts + 0.5) / (counts.sum() + 0.5 * size)
+                # Add a half: a source need not have every token of the others.
+                share = (counts + 0.5) * (level.tokens != BEGIN)
+                share = share / share.sum()
             else:
                 contexts = len(share)
                 seen = np.bincount(level.context, weights=counts, minlength=contexts)
