@@ -35,7 +35,7 @@ _WIDTH = 12.0
 _END = 1
 """The token that ends a text."""
 
-Places = npt.NDArray[np.intp]
+_Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +63,7 @@ class _Beam:
         scores: Scores = np.logaddexp(self.blank, self.said) + self.bonus
         return scores
 
-    def take(self, places: Places) -> _Beam:
+    def take(self, places: _Places) -> _Beam:
         """Return some of them."""
         return _Beam(
             self.texts[places],
@@ -92,14 +92,14 @@ class _Beam:
 class _Growth:
     """Texts of the beam with one more token, each an element of all arrays."""
 
-    parents: Places
-    """Places in the beam."""
+    parents: _Places
+    """_Places in the beam."""
     tokens: Tokens
     keys: Keys
     said: Scores
     """Log-probability."""
 
-    def take(self, places: Places | npt.NDArray[np.bool_]) -> _Growth:
+    def take(self, places: _Places | npt.NDArray[np.bool_]) -> _Growth:
         """Return some of them."""
         return _Growth(
             self.parents[places], self.tokens[places], self.keys[places], self.said[places]
@@ -206,7 +206,7 @@ def _column(texts: list[tuple[int, ...]]) -> npt.NDArray[np.object_]:
     return column
 
 
-def _with_texts(beam: _Beam, new: Places) -> _Beam:
+def _with_texts(beam: _Beam, new: _Places) -> _Beam:
     """Write the last token of each new text behind its parent's.
 
     Args:

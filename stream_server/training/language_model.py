@@ -18,9 +18,9 @@ from stream_server.errors import ConfigError
 from stream_server.recogniser.ngram import Keys, NgramModel, Scores, Tokens, longer_keys
 from stream_server.recogniser.tokenizer import BEGIN, END, Tokenizer
 
-Indices = npt.NDArray[np.int32]
-Values = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
+_Indices = npt.NDArray[np.int32]
+_Values = npt.NDArray[np.float32]
+_Mask = npt.NDArray[np.bool_]
 
 _TINY = 1e-9
 
@@ -46,13 +46,13 @@ class _Level:
     """Every token sequence of one length that the texts have."""
 
     keys: Keys
-    counts: Values
+    counts: _Values
     """[sources, sequences]."""
     tokens: Tokens
     """The last token of each."""
-    shorter: Indices
+    shorter: _Indices
     """Place, one level down, of each without its first token."""
-    context: Indices
+    context: _Indices
     """Place, one level down, of each without its last token."""
 
 
@@ -138,7 +138,7 @@ def _levels(
     return levels
 
 
-def _mixture(levels: Sequence[_Level], weights: Scores) -> list[Values]:
+def _mixture(levels: Sequence[_Level], weights: Scores) -> list[_Values]:
     """Return the probability of the last token of each sequence behind the others."""
     shares = [np.zeros(len(level.keys), np.float32) for level in levels]
     for source, weight in enumerate(weights):
@@ -160,7 +160,7 @@ def _mixture(levels: Sequence[_Level], weights: Scores) -> list[Values]:
     return shares
 
 
-def _backoff(level: _Level, share: Values, shorter: Values, kept: Mask) -> Scores:
+def _backoff(level: _Level, share: _Values, shorter: _Values, kept: _Mask) -> Scores:
     """Return the factor of the shorter contexts' probabilities, of each context of a level."""
     contexts = len(shorter)
     place = level.context[kept]
@@ -171,8 +171,8 @@ def _backoff(level: _Level, share: Values, shorter: Values, kept: Mask) -> Score
 
 
 def _kept(
-    levels: Sequence[_Level], shares: Sequence[Values], weights: Scores, config: LanguageConfig
-) -> list[Mask]:
+    levels: Sequence[_Level], shares: Sequence[_Values], weights: Scores, config: LanguageConfig
+) -> list[_Mask]:
     """Choose the sequences that matter most, and the contexts that they need."""
     totals = levels[0].counts.sum(axis=1)
     scale = (weights / np.maximum(totals, 1)).astype(np.float32)
@@ -196,7 +196,7 @@ def _kept(
 
 
 def _entries(
-    levels: Sequence[_Level], shares: Sequence[Values], kept: Sequence[Mask]
+    levels: Sequence[_Level], shares: Sequence[_Values], kept: Sequence[_Mask]
 ) -> tuple[Keys, Scores, Scores]:
     """Return keys, log-probabilities and back-off weights of what is kept."""
     backoffs = [
