@@ -66,7 +66,8 @@ class DenseFrames:
         spans = self.align(draft)
         if spans is None or not weight:
             return None
-        return evidence(self.logs, [(s.start, s.end) for s in spans], width, self.end, weight)
+        placed = [(token, s.start, s.end) for token, s in zip(draft, spans, strict=True)]
+        return evidence(self.logs, placed, width, self.end, weight)
 
     def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
         """See :func:`align`."""

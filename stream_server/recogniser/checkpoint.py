@@ -1,5 +1,7 @@
 """Checkpoints: a folder of config.json, tokenizer.json and safetensors shards.
 
+A language model of text (``ngram``) may lie beside them.
+
 Weights are stored in half precision, in shards of at most 15 MB, each with its hash in the
 config, so that a damaged or incomplete folder is refused by name rather than heard as nonsense.
 """
@@ -14,6 +16,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,11 +25,14 @@ from stream_server.config import RecogniserConfig
 from stream_server.errors import ModelError
 from stream_server.recogniser.model import ModelConfig, TranscriptionModel
 from stream_server.recogniser.network import Network, TextCodec
+from stream_server.recogniser.ngram import NgramModel
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.tokenizer import Tokenizer
 
 FORMAT = 1
 SHARD_BYTES = 15_000_000
+LANGUAGE = "language.safetensors"
+"""File of the language model."""
 EMBEDDED = Path(__file__).with_name("embedded")
 
 
@@ -61,7 +68,27 @@ def save_checkpoint(
         (folder / name).chmod(0o644)
         hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     tokenizer.save(folder / "tokenizer.json")
-    document = {"format": FORMAT, "model": config.to_json(), "shards": hashes}
+    _write_config(folder, config, hashes)
+
+
+def save_language(folder: Path, language: NgramModel) -> None:
+    """Put a language model into a checkpoint, in the place of what it had."""
+    config, hashes = _read_config(folder)
+    path = folder / LANGUAGE
+    save_arrays(language.arrays, path)
+    path.chmod(0o644)
+    hashes[LANGUAGE] = hashlib.sha256(path.read_bytes()).hexdigest()
+    _write_config(folder, config, hashes)
+
+
+def save_config(folder: Path, config: ModelConfig) -> None:
+    """Replace what a checkpoint says of how it decodes."""
+    _, hashes = _read_config(folder)
+    _write_config(folder, config, hashes)
+
+
+def _write_config(folder: Path, config: ModelConfig, hashes: Mapping[str, str]) -> None:
+    document = {"format": FORMAT, "model": config.to_json(), "shards": dict(hashes)}
     text = json.dumps(document, indent=1, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
@@ -90,6 +117,7 @@ def load_model(folder: Path) -> tuple[TranscriptionModel, Tokenizer]:
     """
     config, hashes = _read_config(folder)
     weights: dict[str, Tensor] = {}
+    language = None
     for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
@@ -97,14 +125,18 @@ def load_model(folder: Path) -> tuple[TranscriptionModel, Tokenizer]:
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise ModelError(f"{path} is damaged (its hash differs): copy it again")
         try:
-            weights.update(load_file(path))
-        except SafetensorError as error:
+            if name == LANGUAGE:
+                language = NgramModel.from_arrays(load_arrays(path))
+            else:
+                weights.update(load_file(path))
+        except (SafetensorError, KeyError, ValueError) as error:
             raise ModelError(f"{path} cannot be read: {error}") from error
     path = folder / "config.json"
     try:
         model = TranscriptionModel(config)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path} describes no network: {error}") from error
+    model.language = language
     _fill(model, weights, folder)
     tokens = folder / "tokenizer.json"
     if not tokens.is_file():
@@ -193,9 +225,12 @@ def _load_own(folder: Path, config: RecogniserConfig) -> tuple[Network, TextCode
 __all__ = [
     "EMBEDDED",
     "FORMAT",
+    "LANGUAGE",
     "SHARD_BYTES",
     "load_model",
     "load_recogniser",
     "pick_device",
     "save_checkpoint",
+    "save_config",
+    "save_language",
 ]

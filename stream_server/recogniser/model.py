@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_server.recogniser.alignment import CtcFrames, DenseFrames, greedy
+from stream_server.recogniser.beam import BeamSearch
 from stream_server.recogniser.decoder import DiffusionDecoder, PromptCache
 from stream_server.recogniser.denoise import (
     SamplerConfig,
@@ -23,9 +24,10 @@ from stream_server.recogniser.denoise import (
     draw_noise,
     reveal,
 )
-from stream_server.recogniser.draft import DraftConfig, Logs, beam_search
+from stream_server.recogniser.draft import DraftConfig, Logs
 from stream_server.recogniser.encoder import build_encoder
 from stream_server.recogniser.features import FeatureConfig, LogMel
+from stream_server.recogniser.ngram import NgramModel
 from stream_server.recogniser.projector import CtcHead, Projector, ProjectorConfig
 from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import BEGIN, END, TEXT
@@ -116,6 +118,8 @@ class TranscriptionModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.language: NgramModel | None = None
+        """What is known of the language from text alone; a checkpoint may have it."""
         self.features = LogMel(config.features)
         self.encoder = build_encoder(config.encoder_kind, config.encoder)
         self.projector = Projector(config.projector)
@@ -190,11 +194,13 @@ class TranscriptionModel(nn.Module):
         return cache, [*frames]
 
     def _draft(self, logs: Logs, prompt: PromptCache) -> tuple[int, ...]:
-        """Return the text that CTC and the causal half together find most likely."""
+        """Return the text that CTC, the language model and the causal half find most likely."""
         config = self.config.draft
-        if config.candidates == 1:
+        if config.candidates == 1 and self.language is None:
             return tuple(greedy(logs))
-        found = beam_search(logs, config)
+        found = BeamSearch(config, self.language).candidates(logs)
+        if config.causal == 0:
+            return found[0].tokens
         read = self.decoder.read([each.tokens for each in found], prompt, TEXT, END)
         best = max(
             range(len(found)), key=lambda place: found[place].score + config.causal * read[place]

@@ -6,13 +6,16 @@ import json
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from stream_server.recogniser.checkpoint import load_model
+from stream_server.recogniser.checkpoint import load_model, save_config, save_language
+from stream_server.recogniser.draft import DraftConfig
+from stream_server.recogniser.support import GuardConfig
 from stream_server.training.curves import compare_curves
 from stream_server.training.cuts import find_cuts
 from stream_server.training.data import Clip, load_sets
@@ -23,6 +26,7 @@ from stream_server.training.embedded_run import (
     EmbeddedOptions,
     train_embedded,
 )
+from stream_server.training.language_model import learn, read_texts
 from stream_server.training.pack import read_packs, write_packs, write_spoken
 from stream_server.training.peers import PeerConfig
 from stream_server.training.phones import write_lexicon
@@ -37,6 +41,7 @@ from stream_server.training.text import (
     read_wordnet,
     sealed_texts,
 )
+from stream_server.training.tuning import START, Rates, Tuner, describe, hear
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
 _RecipeFile = Annotated[Path, typer.Argument(help="Recipe, a TOML file.", exists=True)]
@@ -179,6 +184,50 @@ def run(
     peer = PeerConfig(place, peers, meeting)
     embedded = EmbeddedOptions(workers, save_every, minutes, start, peer)
     train_embedded(recipe, data, output, torch.device(device), embedded)
+
+
+@app.command()
+def language(
+    recipe_file: _RecipeFile,
+    texts: Annotated[Path, typer.Option(help="Folder of NAME.txt, a plain sentence a line.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that the model is put into.")],
+) -> None:
+    """Learn a language model from text alone, for what CTC hears to be read by."""
+    config = read_recipe(recipe_file).language
+    model, tokenizer = load_model(checkpoint)
+    began = time.monotonic()
+    learnt = learn(read_texts(texts, config), tokenizer, model.vocabulary, config)
+    save_language(checkpoint, learnt)
+    seconds = time.monotonic() - began
+    print(f"{len(learnt.scores)} sequences, {len(learnt.words)} words, {seconds:.0f} s")
+
+
+@app.command()
+def tune(
+    recipe_file: _RecipeFile,
+    speech: Annotated[Path, typer.Option(help="Folder of sets, each with a manifest.jsonl.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint whose weights are set.")],
+    most: Annotated[int, typer.Option(help="Clips of each set.")] = 40,
+) -> None:
+    """Find the weights of the language model on clips kept from training, and store them.
+
+    The recipe's guard is stored too: what the audio supports depends on how texts are found.
+    """
+    recipe = read_recipe(recipe_file)
+    rules = recipe.speech.held_out
+    names = sorted(name for name in rules if (speech / name).is_dir())
+    _, tests = load_sets(speech, names, rules)
+    model, tokenizer = load_model(checkpoint)
+    tuner = Tuner(model, tokenizer, hear(model, tokenizer, tests, most), _print_rates)
+    draft = tuner.tune(replace(START, guidance=model.config.draft.guidance))
+    guard = GuardConfig(**recipe.model.get("guard", {}))
+    save_config(checkpoint, replace(model.config, draft=draft, guard=guard))
+    print(f"stored: {describe(draft)}")
+
+
+def _print_rates(config: DraftConfig, rates: Rates) -> None:
+    halves = f"{rates.deciding:.2%} wrong, of clips that decide nothing {rates.other:.2%}"
+    print(f"{describe(config)}: {halves}", flush=True)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from stream_server.recogniser.denoise import SCHEMES
 from stream_server.training.augment import AugmentConfig
 from stream_server.training.corpus import BatchConfig
 from stream_server.training.data import HeldOut
+from stream_server.training.language_model import LanguageConfig
 from stream_server.training.losses import LossConfig
 
 _T = TypeVar("_T")
@@ -69,6 +70,7 @@ class Recipe:
     augment: AugmentConfig
     losses: LossConfig
     optimiser: OptimiserConfig
+    language: LanguageConfig = field(default_factory=LanguageConfig)
 
 
 def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
@@ -118,6 +120,7 @@ def read_recipe(path: Path) -> Recipe:
         augment=build(AugmentConfig, data.get("augment", {}), "augment"),
         losses=build(LossConfig, data.get("losses", {}), "losses"),
         optimiser=build(OptimiserConfig, data.get("optimiser", {}), "optimiser"),
+        language=build(LanguageConfig, data.get("language", {}), "language"),
     )
 
 

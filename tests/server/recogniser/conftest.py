@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer as RawTokenizer
@@ -23,6 +24,7 @@ from transformers import (
 
 from stream_server.recogniser.decoder import TINY_VISION
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
+from stream_server.recogniser.ngram import NgramModel, longer_keys
 from stream_server.recogniser.projector import Projector, ProjectorConfig
 from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import Tokenizer
@@ -43,6 +45,35 @@ def _quiet_torch() -> Iterator[None]:
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def make_language() -> Callable[[Mapping[tuple[int, ...], tuple[float, float]]], NgramModel]:
+    """Make a language model of given sequences: log-probability and back-off weight of each.
+
+    Texts begin after token 2 and end in 1; 3 and 4 begin words; known are the words 4 and 3 5.
+    """
+
+    def key(tokens: tuple[int, ...]) -> np.uint64:
+        keys = np.zeros(1, np.uint64)
+        for token in tokens:
+            keys = longer_keys(keys[:, None], np.array([token]))[:, 0]
+        return np.uint64(keys[0])
+
+    def make(entries: Mapping[tuple[int, ...], tuple[float, float]]) -> NgramModel:
+        scores, backoffs = np.array(list(entries.values())).T
+        heads = np.zeros(9, np.uint8)
+        heads[[1, 3, 4]] = 1
+        words = np.array([key((4,)), key((3, 5))])
+        return NgramModel.build(
+            order=3,
+            begin=2,
+            entries=(np.array([key(each) for each in entries]), scores, backoffs),
+            heads=heads,
+            words=words,
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,13 @@ from stream_server.recogniser.checkpoint import (
     load_recogniser,
     pick_device,
     save_checkpoint,
+    save_config,
+    save_language,
 )
+from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.interface import Utterance
 from stream_server.recogniser.model import TranscriptionModel
+from stream_server.recogniser.ngram import NgramModel
 from stream_server.recogniser.tokenizer import Tokenizer
 
 PCM = (np.sin(np.arange(16_000) / 20) * np.random.default_rng(0).normal(0, 0.1, 16_000)).astype(
@@ -328,3 +333,42 @@ def test_the_embedded_model_decodes() -> None:
     recogniser.release(rows)
     assert [hypothesis.step for hypothesis in hypotheses] == [1, 2]
     assert all(path.stat().st_size < 16_000_000 for path in EMBEDDED.glob("*.safetensors"))
+
+
+MakeLanguage = Callable[[dict[tuple[int, ...], tuple[float, float]]], NgramModel]
+
+
+def test_a_language_model_lies_beside_the_weights(
+    folder: Path, make_language: MakeLanguage
+) -> None:
+    assert load_model(folder)[0].language is None
+    language = make_language({(3,): (-2.0, -0.5), (4,): (-3.0, 0.25)})
+    save_language(folder, language)
+    save_language(folder, language)
+    found = load_model(folder)[0].language
+    assert found is not None
+    assert found.arrays.keys() == language.arrays.keys()
+    for name, array in language.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+
+
+def test_a_damaged_language_model_is_refused(folder: Path, make_language: MakeLanguage) -> None:
+    save_language(folder, make_language({(3,): (-2.0, -0.5)}))
+    path = folder / checkpoint.LANGUAGE
+    save_file({"kept": torch.zeros(3)}, path)
+    with pytest.raises(ModelError, match=r"language\.safetensors is damaged"):
+        load_model(folder)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit_config(folder, lambda document: document["shards"].update({path.name: digest}))
+    with pytest.raises(ModelError, match=r"language\.safetensors cannot be read"):
+        load_model(folder)
+
+
+def test_how_a_checkpoint_decodes_is_replaced(folder: Path, make_language: MakeLanguage) -> None:
+    save_language(folder, make_language({(3,): (-2.0, -0.5)}))
+    before, _ = load_model(folder)
+    save_config(folder, replace(before.config, draft=DraftConfig(language=0.5)))
+    after, _ = load_model(folder)
+    assert after.config.draft.language == 0.5
+    assert after.language is not None
+    torch.testing.assert_close(outputs(after), outputs(before))

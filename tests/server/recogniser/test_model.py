@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from stream_server.recogniser.alignment import greedy
-from stream_server.recogniser.draft import DraftConfig, beam_search
+from stream_server.recogniser.beam import BeamSearch
+from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.features import FeatureConfig
 from stream_server.recogniser.model import CanvasConfig, Encoded, ModelConfig, TranscriptionModel
 from stream_server.recogniser.tokenizer import BEGIN, END, TEXT, Tokenizer
@@ -197,7 +198,7 @@ def test_a_draft_is_what_ctc_and_the_causal_half_find_most_likely(
         pcm, lengths = sound(12_000)
         encoded = plain.listen(pcm, lengths)
         logs = encoded.ctc[0].numpy()
-        found = beam_search(logs, DraftConfig(candidates=8))
+        found = BeamSearch(DraftConfig(candidates=8)).candidates(logs)
         prompt = plain.prefill(encoded, language).row(0)
         read = plain.decoder.read([each.tokens for each in found], prompt, TEXT, END)
         drafts = set()

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from stream_server.training.cli import app
 from stream_server.training.pack import RATE, Samples, read_packs, read_spoken
 from stream_server.training.phones import Lexicon
+from stream_server.training.tuning import START, describe
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("espeak-ng") and shutil.which("flite")),
@@ -171,3 +172,31 @@ def test_a_voice_can_be_heard(tmp_path: Path) -> None:
         assert np.abs(pcm).max() > 0.05
         lengths.add(len(pcm))
     assert len(lengths) == 2
+
+
+def test_a_language_model_is_learnt_and_weighed(
+    recipe_file: Path, speech: Path, packed: Path, tmp_path: Path
+) -> None:
+    train(recipe_file, packed, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint"
+    recipe_file.write_text(recipe_file.read_text() + "\n[language]\norder = 3\nentries = 500\n")
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "lines.txt").write_text("one two three\nfour five\n" * 3)
+    result = command("language", recipe_file, "--texts", texts, "--checkpoint", checkpoint)
+    assert result.exit_code == 0, result.output
+    assert "5 words" in result.output
+    model, _ = load_model(checkpoint)
+    assert model.language is not None
+    assert model.language.order == 3
+
+    result = command("tune", recipe_file, "--speech", speech, "--checkpoint", checkpoint)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0].startswith(describe(START)[:20])
+    assert "wrong, of clips that decide nothing" in lines[0]
+    stored, _ = load_model(checkpoint)
+    assert lines[-1] == f"stored: {describe(stored.config.draft)}"
+    assert stored.config.draft.language > 0
+    assert stored.config.draft.guidance == model.config.draft.guidance
+    assert stored.language is not None
