@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SPEECH = ROOT.parent / "shared" / "speech"
-RECIPE = ROOT / "stream_server" / "training" / "recipes" / "embedded_en.toml"
+RECIPE = ROOT / "stream_server" / "training" / "recipes" / "embedded_en_more.toml"
 
 
 @pytest.mark.model
@@ -21,8 +21,8 @@ RECIPE = ROOT / "stream_server" / "training" / "recipes" / "embedded_en.toml"
     [
         # The goal, and bounds over what the README tells: a worse checkpoint must not land.
         ("fsdd", 60, ("--spelled",), 0.05),
-        ("speechocean762", 25, (), 0.55),
-        ("ljspeech", 10, (), 0.48),
+        ("speechocean762", 25, (), 0.45),
+        ("ljspeech", 10, (), 0.25),
     ],
 )
 def test_words_of_people_kept_from_training(
@@ -38,4 +38,5 @@ def test_words_of_people_kept_from_training(
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)["results"]
     assert result["utterances"] >= limit
-    assert 0 < result["wer"] <= most
+    assert result["words_heard"] > 0
+    assert result["wer"] <= most
