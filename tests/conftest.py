@@ -1,4 +1,4 @@
-"""The source of the product, parsed, for the tests of its shape."""
+"""What tests of several folders share: the product's source, parsed, and a recording of people."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import ast
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.environments import make_environment
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("stream_server", "client/stream_client", "protocol/stream_protocol")
@@ -55,3 +58,36 @@ def sources() -> tuple[Source, ...]:
         package.split("/")[-1] for package in PACKAGES
     }
     return tuple(found)
+
+
+@pytest.fixture(scope="session")
+def recording() -> Any:
+    """People whom training left out, as ``recording.Recording``; skipped where they are absent."""
+    # Here, for it imports torch, which the tests of the product's shape do without.
+    from tests.recording import SPEECH, record
+
+    if not SPEECH.is_dir():
+        pytest.skip("the recordings are not there: ../shared/speech")
+    return record()
+
+
+@pytest.fixture(scope="session")
+def load_embedded() -> Callable[[Any], Any]:
+    """Loads the embedded model, as servers want it."""
+
+    def load(_: Any) -> Any:
+        from stream_server.config import RecogniserConfig
+        from stream_server.server import load_recogniser
+
+        return load_recogniser(RecogniserConfig(model="embedded", device="cpu", threads=1))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def environment(pytestconfig: pytest.Config) -> Callable[[Path], Path]:
+    """Makes the environment of a file of requirements, kept in pytest's cache; its folder."""
+    cache = pytestconfig.cache
+    assert cache is not None
+    folder = cache.mkdir("clients")
+    return lambda source: make_environment(source, folder)

@@ -17,7 +17,7 @@ from hypothesis import settings
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig
+from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig, WebConfig
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.recogniser.interface import Recogniser
 from stream_server.server import Server, build
@@ -38,9 +38,11 @@ def _running(
     *,
     wait: bool = True,
     wyoming_port: int = 0,
+    web: WebConfig | None = None,
 ) -> Iterator[Server]:
     config = Config(
         listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port),
+        web=web or WebConfig(),
         limits=limits,
         recogniser=RecogniserConfig(model="fake"),
     )

@@ -1,0 +1,137 @@
+"""Chromium's microphone plays people: captions on the page, and WHIP from a page elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from stream_server.config import WebConfig
+from tests.environments import INSTALL_SECONDS
+from tests.integration.webrtc import follow, inside
+from tests.recording import RATE
+
+pytestmark = [pytest.mark.model, pytest.mark.speech, pytest.mark.timeout(INSTALL_SECONDS + 120)]
+
+HERE = Path(__file__).parent
+PACKAGES = HERE.parent / "integration" / "clients" / "package.json"
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+FINALS = "[...document.querySelectorAll('#finals li')].map((each) => each.innerText)"
+MARGIN_SECONDS = 8.0
+"""For the browser to start its microphone, and for the last final."""
+
+
+@pytest.fixture(scope="module")
+def microphone(recording: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recording as the browser wants it."""
+    return Path(recording.write(tmp_path_factory.mktemp("people") / "people.wav"))
+
+
+@pytest.fixture(scope="module")
+def seconds(recording: Any) -> float:
+    """How long the recording is."""
+    return float(len(recording.samples) / RATE)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "webrtc"])
+async def test_captions(
+    running, browse, load_embedded, recording, microphone, seconds, tmp_path, transport: str
+) -> None:
+    """Set DIFFSCRIBE_TEST_PICTURES to a folder to keep the pictures."""
+    kept = os.environ.get("DIFFSCRIBE_TEST_PICTURES")
+    pictures = Path(kept) if kept else tmp_path
+    with running(load=load_embedded) as server:
+        async with browse(microphone=microphone) as tab:
+            await tab.open(server.url)
+            await tab.until("document.querySelector('#server').innerText.includes('ready')")
+            await tab.run(f"document.querySelector('[name=transport][value={transport}]').click()")
+            await tab.run("document.querySelector('#start').click()")
+            await tab.until(f"{FINALS}.length >= 2 && document.querySelector('#running .stable')"
+                            "?.innerText", seconds + MARGIN_SECONDS)  # fmt: skip
+            for size, (width, height) in SIZES.items():
+                for shade in ("light", "dark"):
+                    file = pictures / f"people-{transport}-{size}-{shade}.png"
+                    await tab.look(width, height, is_dark=shade == "dark", file=file)
+            await tab.until(f"{FINALS}.join(' ').toLowerCase().includes('soon')",
+                            seconds + MARGIN_SECONDS)  # fmt: skip
+            await tab.run("document.querySelector('#start').click()")
+            await tab.until("document.querySelector('#status').innerText === 'Done.'")
+            recording.check(await tab.run(FINALS))
+
+
+# --- WHIP -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(environment: Any, tmp_path: Path) -> Iterator[str]:
+    """A page on another port, with the package beside it; its origin."""
+    folder = tmp_path / "page"
+    folder.mkdir()
+    shutil.copy(environment(PACKAGES) / "node_modules" / "whip-whep" / "whip.js", folder)
+    shutil.copy(HERE / "publish.html", folder)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        thread = threading.Thread(target=served.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+        thread.join()
+
+
+@contextlib.asynccontextmanager
+async def published(running: Any, browse: Any, load_embedded: Any, microphone: Path, page: str):  # type: ignore[no-untyped-def]
+    """Publish from the page; gives the tab, an HTTP client and the session's name."""
+    web = WebConfig(allow_origin=(page,))
+    with running(keys=("sesame",), web=web, load=load_embedded) as server:
+        headers = {"Authorization": "Bearer sesame"}
+        async with (
+            browse(microphone=microphone) as tab,
+            httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as client,
+        ):
+            await tab.open(f"{page}/publish.html")
+            await tab.until("globalThis.isLoaded")
+            await tab.run(f"publish('{server.url}/whip/stage', 'sesame')")
+            await tab.until("peer.connectionState === 'connected'")
+            yield tab, client
+
+
+async def test_whip(running, browse, load_embedded, recording, microphone, seconds, page) -> None:
+    async with published(running, browse, load_embedded, microphone, page) as (tab, client):
+        following = asyncio.create_task(follow(client, "stage"))
+        await asyncio.sleep(seconds + 2)
+        await tab.run("client.stop()")
+        async with asyncio.timeout(15):
+            messages = [message for _, message in await following]
+    assert messages[-1]["type"] == "done"
+    recording.check([each["text"] for each in messages if each["type"] == "final"])
+
+
+async def test_whip_of_a_browser_that_is_killed(
+    running, browse, load_embedded, recording, microphone, page
+) -> None:
+    async with published(running, browse, load_embedded, microphone, page) as (tab, client):
+        await asyncio.sleep(3.5)  # in the middle of the first utterance
+        tab.vanish()
+        async with asyncio.timeout(20):
+            messages = [message for _, message in await follow(client, "stage")]
+            while await inside(client):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    assert messages[-1]["type"] == "done"
+    (text,) = [each["text"] for each in messages if each["type"] == "final"]
+    first = recording.said[0].split()
+    assert 1 < sum(word in first for word in text.split()) < len(first)
