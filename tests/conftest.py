@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.environments import make_environment
+
+# More than ten thousand hostile cases, counted at the end; the ordinary run has a third of them:
+# `python -m pytest tests/integration/hostile --hypothesis-profile thorough`.
+settings.register_profile("thorough", max_examples=300)
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("stream_server", "client/stream_client", "protocol/stream_protocol")

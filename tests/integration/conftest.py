@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -21,9 +20,6 @@ from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserC
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.recogniser.interface import Recogniser
 from stream_server.server import Server, build
-
-# More than ten thousand hostile cases over all APIs: `pytest --hypothesis-profile thorough`.
-settings.register_profile("thorough", max_examples=1000)
 
 LIMITS = LimitsConfig(
     max_sessions=16, max_message_bytes=262_144, max_upload_bytes=2_000_000, drain_seconds=5.0
