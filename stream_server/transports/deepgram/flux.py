@@ -297,7 +297,8 @@ class FluxDialect:
         if following == "same turn":
             return [*replies, self._report("Update")]
         if self._is_stopping:
-            return replies  # `done` ends the turn
+            self._is_undecided = True
+            return replies  # what was said after it ends the turn, or `done`
         replies.append(self._report("EagerEndOfTurn"))
         return [*replies, *self._end_in_silence()]
 

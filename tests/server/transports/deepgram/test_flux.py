@@ -197,6 +197,17 @@ def test_the_end_of_the_stream_ends_the_turn(final) -> None:
     assert talk.says(type="CloseStream") == [native.Stop()]
     assert talk.told(final(0, "one")) == ["StartOfTurn"]
     assert talk.told(native.Done(SECOND, 1)) == ["EndOfTurn"]
+
+
+def test_turns_before_the_end_of_the_stream_stay_apart(final) -> None:
+    """A client that is ahead of the recogniser: it has said everything before it hears anything."""
+    talk = Talk(EAGER)
+    talk.says(type="CloseStream")
+    talk.speaks(0, 0, SECOND)
+    assert talk.told(final(0, "one")) == ["StartOfTurn"]
+    assert talk.speaks(1, 2 * SECOND, 3 * SECOND) == ["EndOfTurn"]
+    assert talk.told(final(1, "two")) == ["StartOfTurn"]
+    assert talk.told(native.Done(3 * SECOND, 2)) == ["EndOfTurn"]
     assert talk.closing(1000, "done") == (1000, "")
 
 
