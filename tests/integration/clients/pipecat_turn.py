@@ -18,7 +18,8 @@ from pipecat.workers.runner import WorkerRunner
 
 PIECE_SECONDS = 0.05
 """Of 100 ms of audio: slow enough for partials on a busy machine."""
-QUIET_SECONDS = 2.0
+QUIET_SECONDS = 8.0
+"""After which nothing more is expected, of a busy machine too."""
 logger.remove()
 logger.add(sys.stderr, level="WARNING")
 

@@ -6,7 +6,7 @@ import fs from "node:fs";
 import OpenAI from "openai";
 import { OpenAIRealtimeWS } from "openai/realtime/ws";
 
-const QUIET_MS = 3000;
+const QUIET_MS = 8000; // after which nothing more is expected, of a busy machine too
 const [url, file] = process.argv.slice(2);
 const audio = fs.readFileSync(file);
 const client = new OpenAI({ baseURL: `${url}/v1` });

@@ -16,9 +16,10 @@ from websockets.sync.client import connect
 
 from stream_server.config import LimitsConfig
 from stream_server.server import Server
-from tests.integration.hostile.fuzz import SECONDS
 
 HERE = Path(__file__).parent
+SECONDS = 10
+"""After which a server that says nothing is taken for dead."""
 _COUNTS = pytest.StashKey[Counter[str]]()
 
 
