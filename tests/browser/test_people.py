@@ -1,4 +1,4 @@
-"""Chromium's microphone plays people: captions on the page, and WHIP from a page elsewhere."""
+"""Chromium's microphone plays people: captions on the page, and pages elsewhere that send them."""
 
 from __future__ import annotations
 
@@ -69,16 +69,18 @@ async def test_captions(
             recording.check(await tab.run(FINALS))
 
 
-# --- WHIP -----------------------------------------------------------------------------------------
+# --- pages elsewhere ------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def page(environment: Any, tmp_path: Path) -> Iterator[str]:
-    """A page on another port, with the package beside it; its origin."""
+def page(environment: Any, recording: Any, tmp_path: Path) -> Iterator[str]:
+    """Pages on another port, with what they need beside them; their origin."""
     folder = tmp_path / "page"
     folder.mkdir()
     shutil.copy(environment(PACKAGES) / "node_modules" / "whip-whep" / "whip.js", folder)
-    shutil.copy(HERE / "publish.html", folder)
+    for name in ("publish.html", "stream.html"):
+        shutil.copy(HERE / name, folder)
+    (folder / "people.pcm").write_bytes(recording.samples.astype("<i2").tobytes())
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -91,6 +93,23 @@ def page(environment: Any, tmp_path: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{served.server_port}"
         served.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize("transport", ["websocket", "webrtc"])
+async def test_the_library_elsewhere(
+    running, browse, load_embedded, recording, microphone, seconds, page, transport: str
+) -> None:
+    web = WebConfig(allow_origin=(page,))
+    with running(keys=("sesame",), web=web, load=load_embedded) as server:
+        async with browse(microphone=microphone) as tab:
+            await tab.open(f"{page}/stream.html?host=127.0.0.1:{server.port}")
+            await tab.until("globalThis.isLoaded")
+            milliseconds = round(1000 * (seconds + 2))
+            began = "stream('sesame')" if transport == "websocket" else (
+                f"talk('sesame', {milliseconds})"
+            )  # fmt: skip
+            await tab.run(f"{began}.then((texts) => {{ globalThis.heard = texts; }}); null")
+            recording.check(await tab.until("globalThis.heard", seconds + 30))
 
 
 @contextlib.asynccontextmanager

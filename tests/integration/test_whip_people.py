@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pysubs2
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.integration.webrtc import (
     LIMITS,
@@ -67,16 +70,30 @@ def finals(events: list[tuple[str, Any]]) -> list[str]:
     return [message["text"] for message in messages if message["type"] == "final"]
 
 
-async def test_aiortc_by_whip(server, recording, file, seconds) -> None:
+async def watch(server: Any, session: str) -> list[str]:
+    """Return what a viewer over a WebSocket is told, up to the end."""
+    url = f"{server.url.replace('http', 'ws', 1)}/v1/sessions/{session}/watch"
+    async with connect(url) as socket:
+        messages = [json.loads(text) async for text in socket]
+    assert messages[-1]["type"] == "done"
+    return [message["text"] for message in messages if message["type"] == "final"]
+
+
+async def test_viewers_of_what_aiortc_sends_by_whip(server, recording, file, seconds) -> None:
     async with publishing(server, "/whip/aiortc?language=en", file) as (_, http, answer):
         following = asyncio.create_task(follow(http, session_of(answer)))
+        watching = asyncio.create_task(watch(server, "aiortc"))
         await asyncio.sleep(seconds)
-        captions = (await http.get("/v1/sessions/aiortc/captions.vtt")).text
+        vtt = (await http.get("/v1/sessions/aiortc/captions.vtt")).text
+        srt = (await http.get("/v1/sessions/aiortc/captions.srt")).text
         assert (await http.delete(answer.headers["Location"])).status_code == 200
-        events = await following
-    recording.check(finals(events))
-    shown = [line for line in captions.splitlines()[1:] if line and "-->" not in line]
-    recording.check(shown)
+        told = finals(await following)
+    recording.check(told)
+    assert await watching == told
+    for text, kind in ((vtt, "vtt"), (srt, "srt")):
+        lines = pysubs2.SSAFile.from_string(text, format_=kind)
+        recording.check([line.plaintext for line in lines])
+        assert lines[0].start / 1000 == pytest.approx(recording.starts[0], abs=0.8)
 
 
 async def test_aiortc_by_an_exchange_of_json(server, recording, file, seconds) -> None:

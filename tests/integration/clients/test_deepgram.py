@@ -181,8 +181,9 @@ def kinds(shown: list[dict[str, Any]], kind: str) -> list[str]:
 
 @pytest.mark.model
 @pytest.mark.speech
-def test_pipecat(real, run_client, clip, recording) -> None:
-    shown = run_client("pipecat.txt", "run_pipecat_deepgram.py", real.url, str(clip(RATE)))
+@pytest.mark.parametrize("mode", ["live", "flux"])
+def test_pipecat(real, run_client, clip, recording, mode: str) -> None:
+    shown = run_client("pipecat.txt", "run_pipecat_deepgram.py", real.url, str(clip(RATE)), mode)
     assert kinds(shown, "ErrorFrame") == []
     recording.check(kinds(shown, "TranscriptionFrame"))
     assert kinds(shown, "InterimTranscriptionFrame")

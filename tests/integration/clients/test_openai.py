@@ -120,6 +120,7 @@ def check_files(shown: list[dict[str, Any]], whole: str) -> None:
     assert "".join(event.get("delta") or "" for event in events) == whole
     assert events[-1]["text"] == whole
     assert values["model"]["object"] == "model"
+    assert values["by environment"] == values["model"]
 
 
 @pytest.mark.model
@@ -127,7 +128,8 @@ def check_files(shown: list[dict[str, Any]], whole: str) -> None:
 def test_the_words_of_people_in_files(real, run_client, clip, native, recording) -> None:
     whole = " ".join(native(real, 16_000))
     recording.check([whole])
-    shown = run_client("openai.txt", "run_openai_rest.py", real.url, str(clip("wav")))
+    script = ("openai.txt", "run_openai_rest.py", real.url, str(clip("wav")))
+    shown = run_client(*script, OPENAI_BASE_URL=f"{real.url}/v1")
     check_files(shown, whole)
     values: dict[str, Any] = {each["name"]: each["value"] for each in shown}
     assert values["json"]["text"] == values["text"].strip() == whole
@@ -151,7 +153,8 @@ def test_the_words_of_people_in_files(real, run_client, clip, native, recording)
 def test_the_words_of_people_from_javascript(real, run_client, clip, native, recording) -> None:
     whole = " ".join(native(real, 16_000))
     recording.check([whole])
-    shown = run_client("package.json", "run_openai.mjs", real.url, str(clip("wav")))
+    script = ("package.json", "run_openai.mjs", real.url, str(clip("wav")))
+    shown = run_client(*script, OPENAI_BASE_URL=f"{real.url}/v1")
     check_files(shown, whole)
     values: dict[str, Any] = {each["name"]: each["value"] for each in shown}
     refused = {"status": 400, "code": "invalid_field", "param": "response_format"}
