@@ -32,8 +32,8 @@ these tests are about is the way from the client to the model and back, not the 
 RATE = 16_000
 PAUSE_SECONDS, DIGIT_GAP_SECONDS = 1.2, 0.05
 MOST_WRONG = 0.25
-"""Word error rate. The files give 0.0X; partials that were wrong and are kept, as most APIs cannot
-take a word back, add to it."""
+"""Word error rate. Files give 0.07, live streams up to 0.11: most APIs cannot take a word of a wrong
+partial back."""
 LEAST_HEARD = 0.5
 """Of the words of each utterance, so that none of them may be lost."""
 
@@ -50,7 +50,7 @@ class Recording:
     """Seconds at which each clip begins."""
 
     def write(self, path: Path) -> Path:
-        """Write it to a file, of the kind that its name says: ``.wav`` or ``.opus``."""
+        """Write it to a file, of the kind that its name says: wav, mp3 or opus."""
         kind = {"format": "OGG", "subtype": "OPUS"} if path.suffix == ".opus" else {}
         soundfile.write(str(path), self.samples, RATE, **kind)
         return path

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.model, pytest.mark.speech, pytest.mark.timeout(INSTALL
 HERE = Path(__file__).parent
 PACKAGES = HERE.parent / "integration" / "clients" / "package.json"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-FINALS = "[...document.querySelectorAll('#finals li')].map((each) => each.innerText)"
+FINALS = "[...document.querySelectorAll('#finals li')].map((each) => each.lastChild.textContent)"
 MARGIN_SECONDS = 8.0
 """For the browser to start its microphone, and for the last final."""
 
@@ -144,13 +144,14 @@ async def test_whip_of_a_browser_that_is_killed(
     running, browse, load_embedded, recording, microphone, page
 ) -> None:
     async with published(running, browse, load_embedded, microphone, page) as (tab, client):
-        await asyncio.sleep(3.5)  # in the middle of the first utterance
+        await asyncio.sleep(2.0)  # in the middle of the first utterance
         tab.vanish()
         async with asyncio.timeout(20):
             messages = [message for _, message in await follow(client, "stage")]
             while await inside(client):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     assert messages[-1]["type"] == "done"
-    (text,) = [each["text"] for each in messages if each["type"] == "final"]
-    first = recording.said[0].split()
-    assert 1 < sum(word in first for word in text.split()) < len(first)
+    texts = [each["text"] for each in messages if each["type"] == "final"]
+    heard, said = " ".join(texts).split(), " ".join(recording.said).split()
+    assert heard[:1] == said[:1]
+    assert len(heard) < len(said) / 2

@@ -163,8 +163,7 @@ async def test_gstreamer(server, recording, file, seconds, tmp_path, kind: str) 
     """Its certificates are of RSA; whip-client says goodbye when it is interrupted."""
     name = kind.replace(", ", "-").replace(" ", "-")
     options = ("--no-trickle",) if "no trickle" in kind else ()
-    is_ours = kind == "webrtcbin"
-    if is_ours:
+    if kind == "webrtcbin":
         command, variables = await webrtcbin(server, name, file)
     else:
         command, variables = await whip_client(server, name, file, tmp_path, *options)
@@ -174,10 +173,8 @@ async def test_gstreamer(server, recording, file, seconds, tmp_path, kind: str) 
     ):
         await appears(http, name)
         following = asyncio.create_task(follow(http, name))
-        await asyncio.sleep(seconds)
-        if is_ours:
-            publisher.kill()
-        else:
+        await asyncio.sleep(seconds - 1)
+        with contextlib.suppress(ProcessLookupError):  # the server may have missed audio first
             publisher.send_signal(signal.SIGINT)
         async with asyncio.timeout(15):
             events = await following
@@ -186,18 +183,19 @@ async def test_gstreamer(server, recording, file, seconds, tmp_path, kind: str) 
 
 # --- those that vanish ----------------------------------------------------------------------------
 
-VANISHES_AFTER = 3.5
+VANISHES_AFTER = 2.0
 """Seconds: in the middle of the first utterance."""
 
 
 async def is_reaped(http: httpx.AsyncClient, name: str, recording: Any) -> None:
     """Check that a session whose publisher vanished ended and said what was said until then."""
     async with asyncio.timeout(15):
-        (text,) = finals(await follow(http, name))
+        heard = " ".join(finals(await follow(http, name))).split()
         while await inside(http):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    first = recording.said[0].split()
-    assert 1 < sum(word in first for word in text.split()) < len(first)
+    said = " ".join(recording.said).split()
+    assert heard[:1] == said[:1]
+    assert len(heard) < len(said) / 2
 
 
 async def test_aiortc_that_vanishes(server, recording, file) -> None:
