@@ -65,15 +65,22 @@ def sources() -> tuple[Source, ...]:
     return tuple(found)
 
 
+SPEECH = ROOT.parent / "shared" / "speech"
+
+
+def pytest_report_header() -> str:
+    """Say whom the tests hear."""
+    absent = "absent from ../shared/speech; the bundled synthetic clip stands in"
+    return f"recordings of people: {'there' if SPEECH.is_dir() else absent}"
+
+
 @pytest.fixture(scope="session")
 def recording() -> Any:
-    """People whom training left out, as ``recording.Recording``; skipped where they are absent."""
+    """Voices, as ``recording.Recording``: people whom training left out, where they are there."""
     # Here, for it imports torch, which the tests of the product's shape do without.
-    from tests.recording import SPEECH, record
+    from tests.recording import bundled, record
 
-    if not SPEECH.is_dir():
-        pytest.skip("the recordings are not there: ../shared/speech")
-    return record()
+    return record(SPEECH) if SPEECH.is_dir() else bundled()
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from tests.integration.webrtc import (
 )
 from tests.recording import RATE
 
-pytestmark = [pytest.mark.model, pytest.mark.speech, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
 DEBIAN_PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).with_name("gstreamer_whip.py")

@@ -47,7 +47,6 @@ def test_a_wrong_key_is_refused_before_the_upgrade(running, run_client, tmp_path
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people(real, run_client, clip, recording) -> None:
     arguments = ("assemblyai.txt", "run_assemblyai.py", real.url, str(clip(RATE)), "stream")
     turns = check_turns(run_client(*arguments))

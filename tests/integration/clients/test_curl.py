@@ -23,7 +23,6 @@ def curl(*arguments: str, folder: Path) -> str:
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people_in_a_file(real, recording, tmp_path) -> None:
     recording.write(tmp_path / "talk.mp3")
     command = ("-F", "file=@talk.mp3", f"{real.url}/v1/audio/transcriptions")

@@ -121,7 +121,6 @@ def test_javascript(server, run_client, two_turns) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people_live(real, run_client, clip, native, recording) -> None:
     arguments = ("deepgram.txt", "run_deepgram.py", real.url, str(clip(RATE)))
     texts = said(finals(run_client(*arguments, "finals")))
@@ -132,7 +131,6 @@ def test_the_words_of_people_live(real, run_client, clip, native, recording) -> 
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people_in_turns(real, run_client, clip, recording) -> None:
     arguments = ("deepgram.txt", "run_deepgram.py", real.url, str(clip(RATE)), "flux")
     ends = check_turns(run_client(*arguments))
@@ -141,7 +139,6 @@ def test_the_words_of_people_in_turns(real, run_client, clip, recording) -> None
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people_in_files(real, run_client, clip, native, recording) -> None:
     arguments = ("deepgram.txt", "run_deepgram.py", real.url, str(clip(RATE)), "file")
     (answer,) = run_client(*arguments)
@@ -162,7 +159,6 @@ def test_the_words_of_people_in_files(real, run_client, clip, native, recording)
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people_from_javascript(real, run_client, clip, recording) -> None:
     script = ("package.json", "run_deepgram.mjs", real.url)
     (answer,) = run_client(*script, str(clip("opus")), "file")
@@ -180,7 +176,6 @@ def kinds(shown: list[dict[str, Any]], kind: str) -> list[str]:
 
 
 @pytest.mark.model
-@pytest.mark.speech
 @pytest.mark.parametrize("mode", ["live", "flux"])
 def test_pipecat(real, run_client, clip, recording, mode: str) -> None:
     shown = run_client("pipecat.txt", "run_pipecat_deepgram.py", real.url, str(clip(RATE)), mode)
@@ -190,7 +185,6 @@ def test_pipecat(real, run_client, clip, recording, mode: str) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.speech
 @pytest.mark.parametrize("mode", ["live", "flux", "file"])
 def test_livekit(real, run_client, clip, native, recording, mode: str) -> None:
     arguments = ("livekit.txt", "run_livekit_deepgram.py", real.url, str(clip(RATE)), mode)

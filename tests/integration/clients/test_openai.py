@@ -102,7 +102,6 @@ def test_realtime_of_the_beta(server, run_client, two_turns) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.speech
 @pytest.mark.parametrize("mode", ["vad", "manual", "beta"])
 def test_the_words_of_people_in_realtime(real, run_client, clip, recording, mode: str) -> None:
     recording.check(texts(realtime(run_client, real, clip(PCM_RATE), mode)))
@@ -124,7 +123,6 @@ def check_files(shown: list[dict[str, Any]], whole: str) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people_in_files(real, run_client, clip, native, recording) -> None:
     whole = " ".join(native(real, 16_000))
     recording.check([whole])
@@ -149,7 +147,6 @@ def test_the_words_of_people_in_files(real, run_client, clip, native, recording)
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people_from_javascript(real, run_client, clip, native, recording) -> None:
     whole = " ".join(native(real, 16_000))
     recording.check([whole])
@@ -177,7 +174,6 @@ def https(running, load_embedded, tmp_path) -> Iterator[tuple[Server, str]]:
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people_in_realtime_from_javascript(
     https, run_client, clip, recording
 ) -> None:
@@ -193,7 +189,6 @@ def test_the_words_of_people_in_realtime_from_javascript(
 
 
 @pytest.mark.model
-@pytest.mark.speech
 @pytest.mark.parametrize("mode", ["vad", "manual", "rest"])
 def test_pipecat(real, run_client, clip, native, recording, mode: str) -> None:
     shown = run_client("pipecat.txt", "run_pipecat.py", real.url, str(clip(16_000)), mode)
@@ -212,7 +207,6 @@ def test_pipecat(real, run_client, clip, native, recording, mode: str) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.speech
 @pytest.mark.parametrize("mode", ["realtime", "rest"])
 def test_livekit(real, run_client, clip, native, recording, mode: str) -> None:
     shown = run_client("livekit.txt", "run_livekit.py", real.url, str(clip(16_000)), mode)

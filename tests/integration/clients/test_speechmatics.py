@@ -48,7 +48,6 @@ def test_a_wrong_key_is_refused_before_the_upgrade(running, run_client, tmp_path
 
 
 @pytest.mark.model
-@pytest.mark.speech
 def test_the_words_of_people(real, run_client, clip, native, recording) -> None:
     script = ("speechmatics.txt", "run_speechmatics.py", real.url)
     finals = check_session(run_client(*script, str(clip(RATE)), "finals"))

@@ -67,7 +67,6 @@ async def check_order(address: str, audio: bytes) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.speech
 async def test_the_words_of_people(real, wyoming_port, clip, recording) -> None:
     async with AsyncClient.from_uri(f"tcp://127.0.0.1:{wyoming_port}") as client:
         text, chunks = await transcribe(client, clip(16_000).read_bytes())
