@@ -13,17 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig
+from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig, WebConfig
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.recogniser.interface import Recogniser
 from stream_server.server import Server, build
-
-# More than ten thousand hostile cases over all APIs: `pytest --hypothesis-profile thorough`.
-settings.register_profile("thorough", max_examples=1000)
 
 LIMITS = LimitsConfig(
     max_sessions=16, max_message_bytes=262_144, max_upload_bytes=2_000_000, drain_seconds=5.0
@@ -38,9 +34,11 @@ def _running(
     *,
     wait: bool = True,
     wyoming_port: int = 0,
+    web: WebConfig | None = None,
 ) -> Iterator[Server]:
     config = Config(
         listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port),
+        web=web or WebConfig(),
         limits=limits,
         recogniser=RecogniserConfig(model="fake"),
     )

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from stream_server.recogniser.checkpoint import load_model
 from stream_server.training.cli import app
 from stream_server.training.pack import RATE, Samples, read_packs, read_spoken
 from stream_server.training.phones import Lexicon

@@ -1,4 +1,4 @@
-"""Probes, metrics and the index; hostile requests are in tests/integration/test_hostile.py."""
+"""Probes, metrics and the index; hostile requests are in tests/integration/hostile."""
 
 from __future__ import annotations
 
