@@ -23,7 +23,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from stream_server.config import Config, Option, from_environment, options, render_toml
+from stream_server.config import Config, Option, from_environment, options
+from stream_server.config_text import render_toml
 from stream_server.errors import ConfigError, DiffscribeError
 from stream_server.version import version
 

@@ -16,8 +16,6 @@ import ast
 import difflib
 import inspect
 import itertools
-import json
-import math
 import os
 import re
 import tomllib
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stream_server.errors import ConfigError
+from stream_server.ranges import Pattern, Range, Switch
 
 PREFIX: Final = "DIFFSCRIBE_"
 """Of every environment variable of the server."""
@@ -36,91 +35,48 @@ _OF_OTHERS: Final = frozenset({"DIFFSCRIBE_URL"})
 """Variables with our prefix that the client reads; both may be set in one shell."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
-    """Numbers from ``low`` to ``high``, both included."""
-
-    low: float
-    high: float
-
-    def __call__(self, value: Any) -> bool:
-        """Return whether ``value`` is allowed."""
-        return math.isfinite(value) and self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        return f"{self.low} to {self.high}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Pattern:
-    """Strings, or lists of strings, that match wholly."""
-
-    regex: str
-    text: str
-    """The same in words."""
-
-    def __call__(self, value: Any) -> bool:
-        """Return whether ``value`` is allowed."""
-        parts = (value,) if isinstance(value, str) else value
-        return all(re.fullmatch(self.regex, part) for part in parts)
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True, slots=True)
-class _Switch:
-    """Either way."""
-
-    def __call__(self, value: Any) -> bool:
-        """Return whether ``value`` is allowed."""
-        return isinstance(value, bool)
-
-    def __str__(self) -> str:
-        return "true or false"
-
-
 _WEEK_MS: Final = 7 * 86_400_000
-_ALLOWED: Final[Mapping[str, _Range | _Pattern | _Switch]] = {
-    "host": _Pattern(r"\S+", "a host name or an address"),
-    "port": _Range(0, 65_535),
-    "wyoming_port": _Range(0, 65_535),
-    "api_key": _Pattern(r"[!-+\--~]+", "printable ASCII without spaces and commas"),
-    "tls_cert": _Pattern(r"(\S.*)?", "a PEM file"),
-    "tls_key": _Pattern(r"(\S.*)?", "a PEM file"),
-    "tls_self_signed": _Switch(),
-    "allow_origin": _Pattern(r"\*|https?://[^/\s]+", "https://HOST[:PORT], or *"),
-    "ice_server": _Pattern(
+_ALLOWED: Final[Mapping[str, Range | Pattern | Switch]] = {
+    "host": Pattern(r"\S+", "a host name or an address"),
+    "port": Range(0, 65_535),
+    "wyoming_port": Range(0, 65_535),
+    "api_key": Pattern(r"[!-+\--~]+", "printable ASCII without spaces and commas"),
+    "tls_cert": Pattern(r"(\S.*)?", "a PEM file"),
+    "tls_key": Pattern(r"(\S.*)?", "a PEM file"),
+    "tls_self_signed": Switch(),
+    "allow_origin": Pattern(r"\*|https?://[^/\s]+", "https://HOST[:PORT], or *"),
+    "ice_server": Pattern(
         r"(stuns?:[^\s@\"<>]+|turns?:([^:@\s]+:[^:@\s]+@)?[^\s@\"<>]+)",
         "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT",
     ),
-    "log_level": _Pattern("debug|info|warning|error", "debug, info, warning or error"),
-    "max_sessions": _Range(1, 100_000),
-    "max_message_bytes": _Range(1_000, 2**26),
-    "max_upload_bytes": _Range(1_000, 2**34),
-    "max_unprocessed_ms": _Range(100, 600_000),
-    "max_session_ms": _Range(0, _WEEK_MS),
-    "idle_timeout_ms": _Range(0, _WEEK_MS),
-    "media_timeout_ms": _Range(1_000, 600_000),
-    "max_history": _Range(10, 1_000_000),
-    "drain_seconds": _Range(0, 86_400),
-    "vad_aggressiveness": _Range(0, 3),
-    "max_rows": _Range(0, 4_096),
-    "max_queued": _Range(1, 1_000_000),
-    "reserved_finals": _Range(0, 1_000_000),
-    "partial_deadline_ms": _Range(1, 600_000),
-    "model": _Pattern(r"\S(.*\S)?", "embedded, fake, a folder, or a model's name on the hub"),
-    "backbone": _Pattern(r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"),
-    "audio_encoder": _Pattern(
+    "log_level": Pattern("debug|info|warning|error", "debug, info, warning or error"),
+    "max_sessions": Range(1, 100_000),
+    "max_message_bytes": Range(1_000, 2**26),
+    "max_upload_bytes": Range(1_000, 2**34),
+    "max_unprocessed_ms": Range(100, 600_000),
+    "max_session_ms": Range(0, _WEEK_MS),
+    "idle_timeout_ms": Range(0, _WEEK_MS),
+    "media_timeout_ms": Range(1_000, 600_000),
+    "max_history": Range(10, 1_000_000),
+    "drain_seconds": Range(0, 86_400),
+    "vad_aggressiveness": Range(0, 3),
+    "max_rows": Range(0, 4_096),
+    "max_queued": Range(1, 1_000_000),
+    "reserved_finals": Range(0, 1_000_000),
+    "partial_deadline_ms": Range(1, 600_000),
+    "model": Pattern(r"\S(.*\S)?", "embedded, fake, a folder, or a model's name on the hub"),
+    "backbone": Pattern(r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"),
+    "audio_encoder": Pattern(
         r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"
     ),
-    "device": _Pattern(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N"),
-    "kernels": _Pattern(r"auto|plain", "auto or plain"),
-    "steps": _Range(1, 64),
-    "partial_steps": _Range(1, 64),
-    "threads": _Range(0, 1_024),
+    "device": Pattern(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N"),
+    "kernels": Pattern(r"auto|plain", "auto or plain"),
+    "steps": Range(1, 64),
+    "partial_steps": Range(1, 64),
+    "threads": Range(0, 1_024),
 }
-_SECRET: Final = frozenset({"api_key", "ice_server"})
+SECRET: Final = frozenset({"api_key", "ice_server"})
+"""Options whose values are not shown."""
 _TYPES: Final[Mapping[type, str]] = {
     bool: "true or false",
     int: "a whole number",
@@ -139,7 +95,7 @@ def _check_section(section: str, values: Any) -> None:
 def _check(key: str, name: str, kind: type, value: object) -> None:
     """Raise ConfigError unless ``value`` is of the option's type and in its range."""
     allowed = _ALLOWED[name]
-    shown = "***" if name in _SECRET else value
+    shown = "***" if name in SECRET else value
     if not _is_a(kind, value):
         words = dict.fromkeys((_TYPES[kind], str(allowed)))
         raise ConfigError(key, shown, ", ".join(words))
@@ -497,54 +453,10 @@ def _parse(kind: type, text: str) -> object:
     return text
 
 
-# --- writing ------------------------------------------------------------------------------------
-
-
-def render_toml(config: Config, *, show_secrets: bool = False) -> str:
-    """Return ``config`` as a TOML file with the help as comments; keys are left out by default."""
-    lines: list[str] = []
-    section = ""
-    for option in options():
-        if option.section != section:
-            section = option.section
-            lines += ([""] if lines else []) + [f"[{section}]"]
-        value = getattr(getattr(config, section), option.name)
-        lines += [f"# {line}" for line in option.help.splitlines()]
-        is_hidden = option.name in _SECRET and value and not show_secrets
-        lines.append(
-            f"# {option.name} is set; not shown" if is_hidden else f"{option.name} = {_toml(value)}"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def render_markdown() -> str:
-    """Return every option as a Markdown table, for the documentation."""
-    rows = ["| flag | environment | TOML | default | allowed | what |", "|---|---|---|---|---|---|"]
-    for option in options():
-        help_text = " ".join(option.help.split()).replace("|", "\\|")
-        rows.append(
-            f"| `{option.flag}` | `{option.variable}` | `[{option.section}] {option.name}` "
-            f"| `{_toml(option.default)}` | {option.allowed} | {help_text} |"
-        )
-    return "\n".join(rows) + "\n"
-
-
-def _toml(value: object) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            # A JSON string is a TOML string, but for DEL.
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case tuple():
-            return "[" + ", ".join(_toml(part) for part in value) + "]"
-        case _:
-            return repr(value)
-
-
 __all__ = [
     "FILE_VARIABLE",
     "PREFIX",
+    "SECRET",
     "Config",
     "LimitsConfig",
     "ListenConfig",
@@ -556,6 +468,4 @@ __all__ = [
     "from_environment",
     "load",
     "options",
-    "render_markdown",
-    "render_toml",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stream_server.config import render_markdown
+from stream_server.config_text import render_markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = (

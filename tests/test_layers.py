@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     # The server, top first: a module imports from lower lines, and from its own part.
     "stream_server.cli",
+    "stream_server.config_text",
     "stream_server.evaluation",
     # Evaluation asks training which clips a recipe kept from it.
     "stream_server.training",
@@ -35,6 +36,7 @@ LAYERS = (
     "stream_server.recogniser.interface stream_server.tls",
     "stream_server.audio stream_server.metrics stream_server.config",
     "stream_server.pcm stream_server.container",
+    "stream_server.ranges",
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
     # The client.
     "stream_client.cli",

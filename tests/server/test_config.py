@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,8 @@ from stream_server.config import (
     from_environment,
     load,
     options,
-    render_markdown,
-    render_toml,
 )
+from stream_server.config_text import render_toml
 from stream_server.errors import ConfigError
 
 OPTIONS = {option.name: option for option in options()}
@@ -337,42 +335,6 @@ def test_booleans_are_strict() -> None:
     assert module._parse(bool, "yes") == "yes"
     assert not module._is_a(bool, "yes")
     assert not module._is_a(bool, 1)
-
-
-# --- writing ----------------------------------------------------------------------------------
-
-
-def test_toml_explains_and_hides_keys() -> None:
-    config = replace(Config(), listen=ListenConfig(api_key=("hunter2",)))
-    text = render_toml(config)
-    assert "hunter2" not in text
-    assert "# api_key is set; not shown" in text
-    assert "# Live sessions at once.\nmax_sessions = 256\n" in text
-    assert tomllib.loads(text)["limits"]["drain_seconds"] == 30.0
-    assert tomllib.loads(render_toml(Config()))["listen"]["api_key"] == []
-
-
-@given(model=st.from_regex(r"\A\S([^\n\r]*\S)?\Z").filter(lambda text: text.isprintable()))
-def test_toml_quotes_any_text(model: str) -> None:
-    config = replace(Config(), recogniser=RecogniserConfig(model=model))
-    assert tomllib.loads(render_toml(config))["recogniser"]["model"] == model
-
-
-def test_toml_booleans_and_odd_text() -> None:
-    assert module._toml(True) == "true"
-    assert tomllib.loads(f"x = {module._toml(chr(127) + chr(34) + chr(92) + chr(7))}") == {
-        "x": '\x7f"\\\x07'
-    }
-
-
-def test_markdown_has_a_row_for_each_option() -> None:
-    lines = render_markdown().splitlines()
-    assert len(lines) == 2 + len(OPTIONS)
-    assert {line.count(" | ") for line in lines[2:]} == {5}
-    assert (
-        "| `--max-sessions` | `DIFFSCRIBE_MAX_SESSIONS` | `[limits] max_sessions` | `256` "
-        "| 1 to 100000 | Live sessions at once. |"
-    ) in lines
 
 
 @pytest.mark.parametrize(("given", "missing"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
