@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import ipaddress
 import itertools
 import os
 import re
@@ -41,21 +42,30 @@ _ALLOWED: Final[Mapping[str, Range | Pattern | Switch]] = {
     "port": Range(0, 65_535),
     "wyoming_port": Range(0, 65_535),
     "api_key": Pattern(r"[!-+\--~]+", "printable ASCII without spaces and commas"),
+    "allow_anonymous": Switch(),
     "tls_cert": Pattern(r"(\S.*)?", "a PEM file"),
     "tls_key": Pattern(r"(\S.*)?", "a PEM file"),
     "tls_self_signed": Switch(),
-    "allow_origin": Pattern(r"\*|https?://[^/\s]+", "https://HOST[:PORT], or *"),
+    "allow_origin": Pattern(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", "SCHEME://HOST[:PORT], or *"),
     "ice_server": Pattern(
         r"(stuns?:[^\s@\"<>]+|turns?:([^:@\s]+:[^:@\s]+@)?[^\s@\"<>]+)",
         "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT",
     ),
     "log_level": Pattern("debug|info|warning|error", "debug, info, warning or error"),
+    "keys_file": Pattern(r"(\S(.*\S)?)?", "a file, or empty: none"),
+    "token_secret": Pattern(r"([!-~]{32,})?", "32 or more printable ASCII characters, or empty"),
+    "max_key_sessions": Range(0, 100_000),
+    "max_key_audio_s": Range(0, 100_000_000),
     "max_sessions": Range(1, 100_000),
     "max_message_bytes": Range(1_000, 2**26),
     "max_upload_bytes": Range(1_000, 2**34),
     "max_unprocessed_ms": Range(100, 600_000),
     "max_session_ms": Range(0, _WEEK_MS),
+    "max_open_ms": Range(0, _WEEK_MS),
+    "max_speed": Range(0, 1_000),
+    "max_burst_ms": Range(1_000, _WEEK_MS),
     "idle_timeout_ms": Range(0, _WEEK_MS),
+    "send_timeout_ms": Range(100, 600_000),
     "media_timeout_ms": Range(1_000, 600_000),
     "max_history": Range(10, 1_000_000),
     "drain_seconds": Range(0, 86_400),
@@ -75,7 +85,7 @@ _ALLOWED: Final[Mapping[str, Range | Pattern | Switch]] = {
     "partial_steps": Range(1, 64),
     "threads": Range(0, 1_024),
 }
-SECRET: Final = frozenset({"api_key", "ice_server"})
+SECRET: Final = frozenset({"api_key", "ice_server", "token_secret"})
 """Options whose values are not shown."""
 _TYPES: Final[Mapping[type, str]] = {
     bool: "true or false",
@@ -120,14 +130,41 @@ class ListenConfig:
     port: int = 8000
     """TCP port, for everything; 0 takes a free one."""
     api_key: tuple[str, ...] = ()
-    """Keys that open the server; none leaves it open."""
+    """Keys that open the server, beside those of keys_file; none of either leaves it open."""
     log_level: str = "info"
     """debug, info, warning or error."""
     wyoming_port: int = 0
     """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
+    allow_anonymous: bool = False
+    """Let clients of other machines in without a key: to a server without keys, or by Wyoming."""
 
     def __post_init__(self) -> None:
         _check_section("listen", self)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name; any other than this one may lead out
+            return self.host.lower() == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class KeysConfig:
+    """Whom the server lets in, and how much each may use."""
+
+    keys_file: str = ""
+    """TOML file with hashed keys, which ``stream-server keys add`` writes; read when it changes."""
+    token_secret: str = ""
+    """Signs short-lived tokens: servers with the same one take each other's; empty: by chance."""
+    max_key_sessions: int = 0
+    """Sessions and uploads of one key at once; 0 is no limit. The file may say other for a key."""
+    max_key_audio_s: int = 0
+    """Seconds of audio of one key a day (UTC); 0 is no limit. The file may say other for a key."""
+
+    def __post_init__(self) -> None:
+        _check_section("keys", self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +208,16 @@ class LimitsConfig:
     """Milliseconds of audio of a session that may wait; beyond it reading pauses."""
     max_session_ms: int = 0
     """Milliseconds of audio in one session; 0 is no limit."""
+    max_open_ms: int = 0
+    """Milliseconds that a session or an upload may take in all; 0 is no limit."""
+    max_speed: float = 0.0
+    """Seconds of audio that a session may send in a second; 0 is any number."""
+    max_burst_ms: int = 120_000
+    """Milliseconds of audio ahead of max_speed, as clients send it after a break."""
     idle_timeout_ms: int = 60_000
     """Milliseconds without any message after which a session is closed; 0 is never."""
+    send_timeout_ms: int = 20_000
+    """Milliseconds that a client may take nothing of what it is sent before it is closed."""
     drain_seconds: float = 30.0
     """Seconds that running sessions get to finish after SIGTERM."""
     media_timeout_ms: int = 15_000
@@ -242,11 +287,36 @@ class Config:
     """Everything that can be set."""
 
     listen: ListenConfig = field(default_factory=ListenConfig)
+    keys: KeysConfig = field(default_factory=KeysConfig)
     web: WebConfig = field(default_factory=WebConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
+
+    def __post_init__(self) -> None:
+        listen = self.listen
+        if listen.is_local or listen.allow_anonymous:
+            return
+        if not self.has_keys:
+            raise ConfigError(
+                "listen.host",
+                listen.host,
+                "other machines reach this address, so set a key (--api-key, --keys-file); or "
+                "--allow-anonymous, if everyone may use the server",
+            )
+        if listen.wyoming_port:
+            raise ConfigError(
+                "listen.wyoming_port",
+                listen.wyoming_port,
+                f"other machines reach {listen.host} and Wyoming knows no keys, so leave it out; "
+                "or --allow-anonymous, if everyone may use that port",
+            )
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a key is wanted; of a file without keys none is right."""
+        return bool(self.listen.api_key or self.keys.keys_file)
 
 
 # --- the list of options ------------------------------------------------------------------------
@@ -458,6 +528,7 @@ __all__ = [
     "PREFIX",
     "SECRET",
     "Config",
+    "KeysConfig",
     "LimitsConfig",
     "ListenConfig",
     "Option",

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -36,6 +37,9 @@ from stream_server.transports.calls import Calls
 from stream_server.transports.http import WebParts, make_app
 from stream_server.transports.hub import Hub
 from stream_server.transports.ice import read_ice_server
+from stream_server.transports.key_watch import KeyWatch
+from stream_server.transports.quotas import Quotas
+from stream_server.transports.tokens import Tokens
 from stream_server.transports.wyoming import WyomingServer, info_event
 from stream_server.version import version
 
@@ -101,6 +105,7 @@ class Server:
         self._is_loading = False
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._key_watch: KeyWatch | None = None
 
     @property
     def port(self) -> int:
@@ -120,6 +125,11 @@ class Server:
         if self._loop is not None and self._stopping is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
 
+    def reload_keys(self) -> None:
+        """Read the file of keys again; on the loop, as the handler of SIGHUP is called."""
+        if self._key_watch is not None:
+            self._key_watch.ask()
+
     def run(self, on_ready: Callable[[Ready], None] | None = None) -> None:
         """Serve until SIGTERM or SIGINT; call from the main thread.
 
@@ -136,6 +146,8 @@ class Server:
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, self._receive_signal, each)
+        if self._config.keys.keys_file:  # else a terminal that hangs up ends the server, as ever
+            loop.add_signal_handler(signal.SIGHUP, self.reload_keys)
         await self.serve(on_ready)
 
     def _receive_signal(self, number: signal.Signals) -> None:
@@ -158,7 +170,10 @@ class Server:
         if self._stops:
             return
         config = self._config
-        admission = Admission(config.limits.max_sessions)
+        keys = _make_keys(config)
+        quotas = Quotas(config.keys.max_key_sessions, config.keys.max_key_audio_s)
+        admission = Admission(config.limits.max_sessions, quotas)
+        self._key_watch = KeyWatch(keys, admission)
         with _listen(config.listen) as listener, contextlib.ExitStack() as stack:
             self._port = listener.getsockname()[1]
             wyoming = None
@@ -167,20 +182,23 @@ class Server:
             ice_servers = [read_ice_server(text) for text in config.web.ice_server]
             hub = Hub(config.limits.max_history)
             calls = Calls(admission, hub, config.limits, ice_servers)
+            knows_names = keys.is_open and not config.listen.allow_anonymous
             app = make_app(
                 admission,
-                Keys(config.listen.api_key),
+                keys,
                 self._metrics,
                 config.limits,
                 version(),
-                WebParts(hub, calls, config.web.allow_origin),
+                WebParts(hub, calls, config.web.allow_origin, knows_names),
             )
             web = _Web(_uvicorn_config(app, config))
             serving = asyncio.create_task(web.serve([listener]))
+            watching = asyncio.create_task(self._key_watch.run())
             with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="audio") as executor:
                 try:
                     await self._live(admission, hub, executor, on_ready, serving, wyoming)
                 finally:
+                    watching.cancel()
                     admission.close()
                     await calls.close()
                     hub.close()
@@ -287,6 +305,11 @@ def build(config: Config, load: LoadRecogniser = load_recogniser) -> Server:
         load: how the model is loaded; tests and embedding programs bring their own.
     """
     return Server(config, load)
+
+
+def _make_keys(config: Config) -> Keys:
+    file = Path(config.keys.keys_file) if config.keys.keys_file else None
+    return Keys(config.listen.api_key, file, Tokens(config.keys.token_secret))
 
 
 class _Web(uvicorn.Server):

@@ -89,11 +89,11 @@ class UploadEndpoint:
         with structlog.contextvars.bound_contextvars(session=job_id):
             try:
                 async with contextlib.AsyncExitStack() as place:
-                    self._keys.check(request)
-                    services = place.enter_context(self._admission.admit())
+                    key = self._keys.check(request, "file").key
+                    services = place.enter_context(self._admission.admit(key=key))
                     fields, source = await place.enter_async_context(_read(request, services))
                     job = FileJob(job_id, source, fields.language, fields.steps)
-                    transcriber = FileTranscriber(job, services)
+                    transcriber = FileTranscriber(job, services, self._admission.meter(key))
                     if fields.is_streaming:
                         return EventStream(transcriber.segments(), place.pop_all(), self._metrics)
                     return await _answer(request, transcriber, fields)

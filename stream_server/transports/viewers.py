@@ -134,8 +134,10 @@ class ViewerEndpoints:
             await asyncio.gather(following, leaving, return_exceptions=True)
 
     def _find(self, connection: HTTPConnection) -> SessionLog:
-        self._keys.check(connection)
-        log = self._hub.find(connection.path_params["session"])
+        grant, name = self._keys.check(connection, "watch").grant, connection.path_params["session"]
+        if grant is not None and grant.watched not in (None, name):
+            raise Unauthorized("the token is for another session")
+        log = self._hub.find(name)
         if log is None:
             raise _not_found()
         return log
