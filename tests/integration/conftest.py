@@ -38,11 +38,13 @@ def _running(
     *,
     wait: bool = True,
     wyoming_port: int = 0,
+    **sections: Any,
 ) -> Iterator[Server]:
     config = Config(
         listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port),
         limits=limits,
         recogniser=RecogniserConfig(model="fake"),
+        **sections,
     )
     server, ready = build(config, load), threading.Event()
     errors: list[BaseException] = []
