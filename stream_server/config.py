@@ -209,7 +209,7 @@ class LimitsConfig:
     max_session_ms: int = 0
     """Milliseconds of audio in one session; 0 is no limit."""
     max_open_ms: int = 0
-    """Milliseconds that a session or an upload may take in all; 0 is no limit."""
+    """Milliseconds that a session may be open, or a file may take to come; 0 is no limit."""
     max_speed: float = 0.0
     """Seconds of audio that a session may send in a second; 0 is any number."""
     max_burst_ms: int = 120_000

@@ -24,6 +24,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from stream_server.closing import ClosingProtocol
 from stream_server.config import Config, ListenConfig, RecogniserConfig
 from stream_server.errors import ConfigError, Draining
 from stream_server.metrics import Metrics
@@ -174,11 +175,12 @@ class Server:
         quotas = Quotas(config.keys.max_key_sessions, config.keys.max_key_audio_s)
         admission = Admission(config.limits.max_sessions, quotas)
         self._key_watch = KeyWatch(keys, admission)
-        with _listen(config.listen) as listener, contextlib.ExitStack() as stack:
+        seconds = config.limits.send_timeout_ms / 1000 + _LAST_SECONDS
+        with _listen(config.listen, seconds) as listener, contextlib.ExitStack() as stack:
             self._port = listener.getsockname()[1]
             wyoming = None
             if port := config.listen.wyoming_port:
-                wyoming = stack.enter_context(_listen(config.listen, "wyoming_port", port))
+                wyoming = stack.enter_context(_listen(config.listen, seconds, "wyoming_port", port))
             ice_servers = [read_ice_server(text) for text in config.web.ice_server]
             hub = Hub(config.limits.max_history)
             calls = Calls(admission, hub, config.limits, ice_servers)
@@ -323,7 +325,7 @@ class _Web(uvicorn.Server):
 def _uvicorn_config(app: object, config: Config) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        ws="websockets-sansio",
+        ws=ClosingProtocol,
         ws_max_size=config.limits.max_message_bytes * _FRAME_ALLOWANCE,
         ws_per_message_deflate=False,
         access_log=False,
@@ -339,12 +341,13 @@ def _uvicorn_config(app: object, config: Config) -> uvicorn.Config:
 
 @contextlib.contextmanager
 def _listen(
-    listen: ListenConfig, option: str = "port", port: int | None = None
+    listen: ListenConfig, seconds: float, option: str = "port", port: int | None = None
 ) -> Iterator[socket.socket]:
     """Give a listening socket, open from before the model loads.
 
     Args:
         listen: where.
+        seconds: that a client may leave what it was sent unread, or its network may be gone.
         option: that names the port.
         port: other than the one of ``listen``.
     """
@@ -361,6 +364,9 @@ def _listen(
         # Accepted sockets inherit it. Asyncio sets it only on sockets that were made with the
         # protocol's number, and without it a final waits 40 ms behind `speech_ended`.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Also while the client's window is shut (RFC 5482, and tcp(7)): whatever has ended here
+        # does not wait for ever in a buffer of the system's.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
         yield listener
 
 

@@ -51,7 +51,9 @@ class Quotas:
         allowed = self._max_sessions if key.max_sessions is None else key.max_sessions
         if allowed and self._sessions[key.name] >= allowed:
             raise LimitReached(f"{_who(key)} may have {allowed} sessions at once; end one first")
-        self._check_audio(key)
+        left = self._left(key)
+        if left is not None and left <= 0:
+            raise self._used_up(key)
 
     def enter(self, key: Key) -> None:
         """Take note that a session of ``key`` begins."""
@@ -66,19 +68,27 @@ class Quotas:
         return functools.partial(self._hear, key)
 
     def _hear(self, key: Key, samples: int) -> None:
-        self._check_audio(key)
+        left = self._left(key)
         self._samples[key.name] += samples
+        if left is not None and samples > left:
+            raise self._used_up(key)
 
-    def _check_audio(self, key: Key) -> None:
-        allowed = self._max_audio_s if key.max_audio_s is None else key.max_audio_s
+    def _left(self, key: Key) -> int | None:
+        """Return the samples that a key may send today; none is any number."""
         day = int(self._clock() // _DAY)
         if day != self._day:
             self._day = day
             self._samples.clear()
-        if allowed and self._samples[key.name] >= allowed * CLOCK_RATE:
-            raise LimitReached(
-                f"{_who(key)} may send {allowed} s of audio a day; go on after midnight, UTC"
-            )
+        allowed = self._allowed(key)
+        return allowed * CLOCK_RATE - self._samples[key.name] if allowed else None
+
+    def _allowed(self, key: Key) -> int:
+        return self._max_audio_s if key.max_audio_s is None else key.max_audio_s
+
+    def _used_up(self, key: Key) -> LimitReached:
+        return LimitReached(
+            f"{_who(key)} may send {self._allowed(key)} s of audio a day; go on after midnight, UTC"
+        )
 
 
 def _who(key: Key) -> str:

@@ -31,6 +31,7 @@ from stream_server.errors import (
     DeadlineExceeded,
     DiffscribeError,
     InvalidField,
+    LimitReached,
     TooLarge,
     error_message,
     wire_error,
@@ -208,10 +209,14 @@ def _limited(request: Request, allowed: int, limits: LimitsConfig) -> Request:
 def _limit(receive: Receive, allowed: int, limits: LimitsConfig) -> Receive:
     """Return ``receive`` that gives up after ``allowed`` bytes of body, or where none come."""
     received = 0
-    idle_ms = limits.idle_timeout_ms
+    idle_ms, open_ms = limits.idle_timeout_ms, limits.max_open_ms
+    loop = asyncio.get_running_loop()
+    end = loop.time() + open_ms / 1000
 
     async def receive_some() -> Message:
         nonlocal received
+        if open_ms and loop.time() > end:
+            raise LimitReached(f"a file may take {open_ms} ms to come; send a shorter one")
         try:
             async with asyncio.timeout(idle_ms / 1000 if idle_ms else None):
                 message = await receive()
