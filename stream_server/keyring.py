@@ -42,12 +42,17 @@ class Key:
     """A key, or rather what is known of it."""
 
     name: str
-    """Of its holder; empty for clients that need no key."""
+    """Of its holder; empty for clients that need no key, ``api-key:1`` and so on for plain keys."""
     digest: bytes = field(default=b"", repr=False)
     max_sessions: int | None = None
     """At once; 0 is no limit, none is what the server says for all."""
     max_audio_s: int | None = None
     """Seconds of audio a day; 0 is no limit, none is what the server says for all."""
+
+    @property
+    def owner(self) -> str:
+        """Whose the names of its sessions are: those of plain keys are one person's."""
+        return self.name.partition(":")[0]
 
 
 ANYONE = Key("")

@@ -81,7 +81,7 @@ class Calls:
             offer: SDP.
             ufrag: of the client's ICE.
             start: what the session begins with; the track says what audio it is.
-            name: under which viewers find the session as well.
+            name: under which viewers of the same owner find the session as well.
             key: whose session it is.
 
         Raises:
@@ -96,7 +96,7 @@ class Calls:
         session_id = uuid.uuid4().hex
         services = self._admission.check(key)
         validate_start(start, services.info)
-        log = self._hub.open(session_id, name)
+        log = self._hub.open(session_id, name, key.owner)
         peer = WebRtcPeer(start, log, self._limits, self.ice_servers)
         with contextlib.ExitStack() as stack:
             stack.callback(self._hub.leave, session_id)

@@ -134,10 +134,10 @@ class ViewerEndpoints:
             await asyncio.gather(following, leaving, return_exceptions=True)
 
     def _find(self, connection: HTTPConnection) -> SessionLog:
-        grant, name = self._keys.check(connection, "watch").grant, connection.path_params["session"]
-        if grant is not None and grant.watched not in (None, name):
+        caller, name = self._keys.check(connection, "watch"), connection.path_params["session"]
+        if caller.grant is not None and caller.grant.watched not in (None, name):
             raise Unauthorized("the token is for another session")
-        log = self._hub.find(name)
+        log = self._hub.find(name, caller.key.owner)
         if log is None:
             raise _not_found()
         return log

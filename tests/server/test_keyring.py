@@ -9,6 +9,7 @@ import pytest
 
 from stream_server.errors import ConfigError
 from stream_server.keyring import (
+    ANYONE,
     Key,
     digest,
     make_key,
@@ -93,3 +94,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_keys(tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match="can be written"):
         write_keys(tmp_path / "absent" / "keys.toml", [])
+
+
+def test_plain_keys_have_one_owner_and_named_ones_their_own() -> None:
+    assert Key("api-key:1").owner == Key("api-key:2").owner == "api-key"
+    assert Key("stage").owner == "stage"
+    assert ANYONE.owner == ""

@@ -37,7 +37,7 @@ from stream_server.config import (
     SchedulerConfig,
     SegmenterConfig,
 )
-from stream_server.errors import Draining, Overloaded, RecognitionFailed
+from stream_server.errors import Draining, LimitReached, Overloaded, RecognitionFailed
 from stream_server.metrics import Metrics
 from stream_server.recogniser.fake import FAKE_INFO, FakeRecogniser
 from stream_server.scheduler.engine import Engine
@@ -520,6 +520,51 @@ async def test_a_silent_client_is_closed(services: Services) -> None:
         error = peer.messages[-1]
         assert isinstance(error, Error)
         assert (error.code, error.fatal, error.retryable) == ("timeout", True, True)
+
+
+async def test_a_client_that_takes_nothing_for_long_is_closed_with_a_reason(
+    services: Services,
+) -> None:
+    limits = LimitsConfig(send_timeout_ms=100)
+    peer = MemoryPeer()
+    peer.may_take.clear()
+    peer.say(Start(), WORD)
+    began = asyncio.get_running_loop().time()
+    await serve(peer, replace(services, limits=limits))
+    assert peer.closed == (1013, "timeout")
+    assert asyncio.get_running_loop().time() - began < 2, "it is not waited for again"
+    assert 'outcome="failed"} 1.0' in services.metrics.render().decode()
+
+
+async def test_a_session_may_be_open_for_only_so_long(services: Services) -> None:
+    peer = MemoryPeer()
+    peer.say(Start(), WORD)
+    await serve(peer, replace(services, limits=LimitsConfig(max_open_ms=300)))
+    error = peer.messages[-1]
+    assert isinstance(error, Error)
+    assert (error.code, error.fatal, error.retryable) == ("limit", True, True)
+    assert len(peer.of(Final)) == 1, "what was said before is there"
+
+
+async def test_the_meter_ends_a_session_after_the_finals(services: Services) -> None:
+    heard = 0
+
+    def meter(samples: int) -> None:
+        nonlocal heard
+        heard += samples
+        if heard > 2 * RATE:
+            raise LimitReached("enough for today")
+
+    peer = MemoryPeer()
+    peer.say(Start(), WORD)
+    running = asyncio.create_task(run_session(peer, services, "s", meter))
+    await peer.wait_for(Final)
+    peer.say(WORD)
+    async with asyncio.timeout(10):
+        await running
+    error = peer.messages[-1]
+    assert isinstance(error, Error)
+    assert (error.code, error.message) == ("limit", "enough for today")
 
 
 async def test_a_client_that_leaves_before_it_starts(services: Services) -> None:
