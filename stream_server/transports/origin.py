@@ -6,7 +6,8 @@ with a stranger's ``Origin`` is refused here, before any route sees it. Programs
 
 A page may also come under a name of its own that it has pointed at this machine ("DNS rebinding");
 then its origin looks like ours. A server that wants no keys on a machine of its own therefore takes
-only names that nobody else can give: addresses, ``localhost``, and this machine's.
+only names that no stranger can give: addresses, names without a dot, which the public DNS does not
+have, and this machine's.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class OriginGuard:
 
     def _is_ours(self, host: str) -> bool:
         name = _name(f"//{host}")
-        if not host or name == "localhost" or name.endswith(".localhost"):
+        if not host or name.endswith(".localhost") or (name and "." not in name):
             return True
         try:
             ipaddress.ip_address(name)

@@ -40,7 +40,9 @@ def _running(
     keys: tuple[str, ...] = (), host: str = "127.0.0.1", web: WebConfig | None = None
 ) -> Iterator[Server]:
     config = Config(
-        listen=ListenConfig(host=host, port=0, api_key=keys),
+        listen=ListenConfig(
+            host=host, port=0, api_key=keys, allow_anonymous=not host.startswith("127.")
+        ),
         web=web or WebConfig(),
         limits=LimitsConfig(media_timeout_ms=4000),
         recogniser=RecogniserConfig(model="fake"),
