@@ -24,8 +24,8 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from stream_server.closing import ClosingProtocol
 from stream_server.config import Config, ListenConfig, RecogniserConfig
+from stream_server.connections import ClosingProtocol, PunctualProtocol
 from stream_server.errors import ConfigError, Draining
 from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import Recogniser
@@ -174,7 +174,8 @@ class Server:
         keys = _make_keys(config)
         quotas = Quotas(config.keys.max_key_sessions, config.keys.max_key_audio_s)
         admission = Admission(config.limits.max_sessions, quotas)
-        self._key_watch = KeyWatch(keys, admission)
+        if config.keys.keys_file:
+            self._key_watch = KeyWatch(keys, admission)
         seconds = config.limits.send_timeout_ms / 1000 + _LAST_SECONDS
         with _listen(config.listen, seconds) as listener, contextlib.ExitStack() as stack:
             self._port = listener.getsockname()[1]
@@ -195,12 +196,13 @@ class Server:
             )
             web = _Web(_uvicorn_config(app, config))
             serving = asyncio.create_task(web.serve([listener]))
-            watching = asyncio.create_task(self._key_watch.run())
+            watching = [asyncio.create_task(each.run()) for each in (self._key_watch,) if each]
             with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="audio") as executor:
                 try:
                     await self._live(admission, hub, executor, on_ready, serving, wyoming)
                 finally:
-                    watching.cancel()
+                    for task in watching:
+                        task.cancel()
                     admission.close()
                     await calls.close()
                     hub.close()
@@ -325,6 +327,7 @@ class _Web(uvicorn.Server):
 def _uvicorn_config(app: object, config: Config) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=PunctualProtocol,
         ws=ClosingProtocol,
         ws_max_size=config.limits.max_message_bytes * _FRAME_ALLOWANCE,
         ws_per_message_deflate=False,

@@ -35,7 +35,7 @@ LAYERS = (
     "stream_server.segmenter stream_server.transcript",
     "stream_server.key_commands",
     "stream_server.recogniser.interface stream_server.tls stream_server.keyring"
-    " stream_server.closing",
+    " stream_server.connections",
     "stream_server.audio stream_server.metrics stream_server.config",
     "stream_server.pcm stream_server.container",
     "stream_server.ranges",
@@ -79,7 +79,7 @@ ONLY_BY = {
     "transformers": "stream_server.recogniser stream_server.training stream_server.evaluation",
     "pocketsphinx": "stream_server.evaluation.sphinx",
     "webrtcvad": "stream_server.segmenter.vad",
-    "uvicorn": "stream_server.server stream_server.closing",
+    "uvicorn": "stream_server.server stream_server.connections",
     "starlette": "stream_server.transports",
     "sounddevice": "stream_client.sources",
     "aiortc": "stream_server.transports.webrtc",

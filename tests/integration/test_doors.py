@@ -5,8 +5,10 @@ A new route is in these tests by being there. What is open to everyone is named 
 
 from __future__ import annotations
 
+import ssl
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -86,14 +88,26 @@ def server(running, tmp_path_factory) -> Iterator[Any]:
         yield server
 
 
-async def knock(server: Any, door: Door, **headers: str) -> tuple[int, bytes]:
+@pytest.fixture(scope="module")
+def context() -> ssl.SSLContext:
+    """Made once: it takes longer than a request."""
+    return ssl.create_default_context()
+
+
+@pytest.fixture
+async def http(server, context) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that wants no page."""
+    accept = {"Accept": "application/json"}
+    async with httpx.AsyncClient(base_url=server.url, verify=context, headers=accept) as http:
+        yield http
+
+
+async def knock(http: httpx.AsyncClient, door: Door, **headers: str) -> tuple[int, bytes]:
     """Ask, and return status and body; 101 for an upgrade."""
     if door.method != "WS":
-        async with httpx.AsyncClient(base_url=server.url) as http:
-            given = {"Accept": "application/json", **headers}
-            answer = await http.request(door.method, door.path, headers=given)
-            return answer.status_code, answer.content
-    url = server.url.replace("http", "ws", 1) + door.path
+        answer = await http.request(door.method, door.path, headers=headers)
+        return answer.status_code, answer.content
+    url = str(http.base_url).rstrip("/").replace("http", "ws", 1) + door.path
     try:
         async with connect(url, additional_headers=headers, compression=None):
             return 101, b""
@@ -135,50 +149,52 @@ INTRUDERS: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("intruder", INTRUDERS, ids=lambda name: name.replace(" ", "-"))
-async def test_no_door_opens_without_a_right_key(server, intruder: str) -> None:
+async def test_no_door_opens_without_a_right_key(http, intruder: str) -> None:
+    seconds = []
     for door in LOCKED:
-        status, body = await knock(server, door, **INTRUDERS[intruder])
+        began = time.monotonic()
+        status, body = await knock(http, door, **INTRUDERS[intruder])
+        seconds.append(time.monotonic() - began)
         assert status == 401, (door, status, body)
         assert b"diffscribe" not in body
+    assert statistics.median(seconds) < 0.1, "a refusal comes at once"
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil:1"])
-async def test_no_door_opens_to_a_foreign_page_with_any_key(server, origin: str) -> None:
+async def test_no_door_opens_to_a_foreign_page_with_any_key(http, origin: str) -> None:
     for door in [*LOCKED, *PREFLIGHT, *(each for each in OPEN if each.path in PAGES)]:
-        status, body = await knock(server, door, Origin=origin, **bearer("sesame"))
+        status, body = await knock(http, door, Origin=origin, **bearer("sesame"))
         assert status == 403, (door, status, body)
 
 
-async def test_the_probes_answer_everyone_and_say_little(server) -> None:
+async def test_the_probes_answer_everyone_and_say_little(http) -> None:
     for path in PROBES:
-        status, body = await knock(server, Door("GET", path), Origin="https://evil.example")
+        status, body = await knock(http, Door("GET", path), Origin="https://evil.example")
         assert status == 200
         assert set(httpx.Response(200, content=body).json()) <= {
             "status", "model", "sessions", "max_sessions",
         }  # fmt: skip
 
 
-async def test_preflights_say_nothing(server) -> None:
+async def test_preflights_say_nothing(http) -> None:
     for door in PREFLIGHT:
-        async with httpx.AsyncClient(base_url=server.url) as http:
-            answer = await http.request(door.method, door.path)
+        answer = await http.request(door.method, door.path)
         assert (answer.status_code, answer.content) == (200, b"")
         assert "link" not in answer.headers
 
 
-async def test_the_pages_are_files_and_nothing_of_the_server(server) -> None:
+async def test_the_pages_are_files_and_nothing_of_the_server(http) -> None:
     folder = Path(str(files("stream_client"))) / "web"
     for path, name in (("/overlay", "overlay.html"), ("/web/page.js", "page.js")):
-        assert (await knock(server, Door("GET", path)))[1] == (folder / name).read_bytes()
-    async with httpx.AsyncClient(base_url=server.url) as http:
-        answer = await http.get("/", headers={"Accept": "text/html"})
+        assert (await knock(http, Door("GET", path)))[1] == (folder / name).read_bytes()
+    answer = await http.get("/", headers={"Accept": "text/html"})
     assert answer.content == (folder / "index.html").read_bytes()
 
 
-async def test_every_door_opens_with_a_key(server) -> None:
+async def test_every_door_opens_with_a_key(server, http) -> None:
     for key in ("sesame", server.secret):
         for door in LOCKED:
-            status, body = await knock(server, door, **bearer(key))
+            status, body = await knock(http, door, **bearer(key))
             assert status not in (401, 403, 404, 405) or b"no such session" in body or (
                 "model_not_found" in body.decode() or door.method == "HEAD"
             ), (door, status, body)  # fmt: skip
@@ -203,11 +219,11 @@ WATCH = {
     ("scope", "doors"), [("session", SESSION), ("file", FILE), ("watch", WATCH)]
 )
 async def test_a_token_opens_what_it_is_for(
-    server, scope: Scope, doors: set[tuple[str, str]]
+    http, scope: Scope, doors: set[tuple[str, str]]
 ) -> None:
     opened = set()
     for door in LOCKED:
-        status, _ = await knock(server, door, **bearer(token(scope)))
+        status, _ = await knock(http, door, **bearer(token(scope)))
         if status != 401:
             opened.add((door.method, door.path))
     assert opened == doors

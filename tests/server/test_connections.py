@@ -1,4 +1,4 @@
-"""A client that takes nothing is told why it is closed, and is cut when it takes not even that."""
+"""No connection lasts because its client does nothing: sends no request, or takes no answer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import Close
 from websockets.uri import parse_uri
 
-from stream_server import closing
-from stream_server.closing import ClosingProtocol
+from stream_server import connections
+from stream_server.connections import ClosingProtocol, PunctualProtocol
 
 BIG = "x" * 4_000_000
 
@@ -29,12 +29,19 @@ async def serving(
     """Serve one WebSocket application on a free port."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await asyncio.sleep(0.3)
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+            return
         await receive()
         if accepts:
             await send({"type": "websocket.accept"})
         await talk(send)
 
-    config = uvicorn.Config(app, ws=ClosingProtocol, lifespan="off", log_config=None)
+    config = uvicorn.Config(
+        app, http=PunctualProtocol, ws=ClosingProtocol, lifespan="off", log_config=None
+    )
     config.timeout_graceful_shutdown = 1
     config.ws_ping_interval = config.ws_ping_timeout = ping
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -89,7 +96,7 @@ async def test_a_deaf_client_that_listens_at_last_hears_why() -> None:
 
 
 async def test_one_that_never_listens_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closing, "_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "_SECONDS", 0.1)
     async with serving(stuff) as (port, server):
         protocol, reader, writer = await connect(port)
         assert len(server.server_state.connections) == 1
@@ -102,7 +109,7 @@ async def test_one_that_never_listens_is_cut(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_client_that_answers_no_ping_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closing, "_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "_SECONDS", 0.1)
 
     async def wait(send: Any) -> None:
         with contextlib.suppress(Exception):
@@ -143,3 +150,58 @@ async def test_a_refusal_is_no_failure(caplog: pytest.LogCaptureFixture) -> None
                 pass
     assert (caught.value.response.status_code, caught.value.response.body) == (401, b"no key")
     assert [each for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+# --- heads of requests ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[], [b"GET / HT"], [b"GET / HTTP/1.1\r\n", *[b"X-A: b\r\n"] * 40], [b"\0"]],
+    ids=["nothing", "half a line", "a header now and then", "no HTTP"],
+)
+async def test_half_a_request_is_not_waited_for(monkeypatch, pieces: list[bytes]) -> None:
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.2)
+    async with serving(stuff) as (port, server):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        sending = asyncio.create_task(drip(writer, pieces))
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError):
+                assert b"200" not in await reader.read()
+        assert not server.server_state.connections
+        sending.cancel()
+        writer.close()
+
+
+async def drip(writer: asyncio.StreamWriter, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0.05)
+
+
+async def test_a_whole_request_has_its_time_and_the_next_one_too(monkeypatch) -> None:
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.2)
+    async with serving(stuff) as (port, server):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):  # each answer takes longer than a head may
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(5):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        writer.write(b"GET / HTTP/1.1\r\n")
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        assert not server.server_state.connections
+        writer.close()
+
+
+async def test_an_upgrade_is_no_half_request(monkeypatch) -> None:
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.1)
+
+    async def wait(send: Any) -> None:
+        await asyncio.sleep(0.4)
+        await send({"type": "websocket.close", "code": 1000, "reason": "done"})
+
+    async with serving(wait) as (port, _), dial(f"ws://127.0.0.1:{port}/") as socket:
+        await socket.wait_closed()
+        assert socket.close_code == 1000
