@@ -9,14 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_server import config_text as module
-from stream_server.config import Config, ListenConfig, RecogniserConfig, options
+from stream_server.config import Config, KeysConfig, ListenConfig, RecogniserConfig, options
 from stream_server.config_text import render_markdown, render_toml
 
 
 def test_toml_explains_and_hides_keys() -> None:
-    config = replace(Config(), listen=ListenConfig(api_key=("hunter2",)))
+    secret = "correct horse battery staple".replace(" ", "-") * 2
+    keys = KeysConfig(token_secret=secret)
+    config = replace(Config(), listen=ListenConfig(api_key=("hunter2",)), keys=keys)
     text = render_toml(config)
     assert "hunter2" not in text
+    assert secret not in text
+    assert secret in render_toml(config, show_secrets=True)
     assert "# api_key is set; not shown" in text
     assert "# Live sessions at once.\nmax_sessions = 256\n" in text
     assert tomllib.loads(text)["limits"]["drain_seconds"] == 30.0

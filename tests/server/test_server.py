@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -180,11 +182,26 @@ def test_small_messages_are_sent_at_once() -> None:
 
 
 def test_what_nobody_reads_does_not_wait_in_the_system_for_ever() -> None:
-    with _listen(ListenConfig(port=0), 7.5) as listener:
-        client = socket.create_connection(listener.getsockname())
-        accepted, _ = listener.accept()
-        with client, accepted:
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7500
+    with _listen(ListenConfig(port=0), 1.0) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            accepted.setblocking(False)
+            with accepted, contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted.send(bytes(65_536))
+            assert _is_connected(port), "it is closed, and what it sent still waits"
+            end = time.monotonic() + 20
+            while _is_connected(port) and time.monotonic() < end:
+                time.sleep(0.05)
+            assert not _is_connected(port)
+
+
+def _is_connected(port: int) -> bool:
+    """Return whether the system keeps the server's end of a connection."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = "0A"
+    return any(row[1].endswith(f":{port:04X}") and row[3] != listening for row in rows)
 
 
 def test_the_fake_is_loaded_by_name_and_without_torch() -> None:
