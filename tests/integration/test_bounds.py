@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket as stdlib_socket
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -95,12 +96,12 @@ APIS = [
 EACH = pytest.mark.parametrize("api", APIS, ids=lambda api: api.name)
 
 
-def dial(server: Server, api: Api, key: str | None = None) -> connect:
+def dial(server: Server, api: Api, key: str | None = None, **options: Any) -> connect:
     headers = {"Authorization": f"Bearer {key}"} if key else None
     url = server.url.replace("http", "ws", 1) + api.path
     return connect(
         url, subprotocols=api.subprotocols, additional_headers=headers, max_size=None,
-        compression=None,
+        compression=None, **options,
     )  # fmt: skip
 
 
@@ -204,18 +205,21 @@ async def test_audio_that_waits_is_bounded_by_not_reading_on(running, voice) -> 
 
 
 async def test_a_client_that_takes_nothing_is_paused_then_told_why(running) -> None:
-    with running(LimitsConfig(send_timeout_ms=1_500)) as server:
-        async with dial(server, APIS[0]) as socket:
+    with running(LimitsConfig(send_timeout_ms=5_000)) as server, stdlib_socket.socket() as small:
+        for buffer in (stdlib_socket.SO_SNDBUF, stdlib_socket.SO_RCVBUF):  # soon full
+            small.setsockopt(stdlib_socket.SOL_SOCKET, buffer, 65_536)
+        small.connect(("127.0.0.1", server.port))
+        async with dial(server, APIS[0], sock=small) as socket:
             await begin(socket, APIS[0])
             socket.transport.pause_reading()
             flush = json.dumps({"type": "flush", "id": "x" * 60_000})
             began, slowest = time.monotonic(), 0.0
-            while time.monotonic() < began + 1.0 and slowest < 0.2:
-                slowest = await _time_of(socket.send(flush), 0.2)  # each answer is as long
-            assert slowest >= 0.2, "the server reads on, whatever waits to be sent"
-            await asyncio.sleep(2.0)
-            async with httpx.AsyncClient(base_url=server.url) as http:
-                assert (await http.get("/readyz")).json()["sessions"] == 0
+            while time.monotonic() < began + 8.0 and slowest < 0.5:
+                slowest = await _time_of(socket.send(flush), 0.5)  # each answer is as long
+            assert slowest >= 0.5, "the server reads on, whatever waits to be sent"
+            async with asyncio.timeout(15), httpx.AsyncClient(base_url=server.url) as http:
+                while (await http.get("/readyz")).json()["sessions"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
             socket.transport.resume_reading()
             with contextlib.suppress(ConnectionClosed):
                 async for _ in socket:
