@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     # The server, top first: a module imports from lower lines, and from its own part.
     "stream_server.cli",
+    "stream_server.config_text",
     "stream_server.evaluation",
     # Evaluation asks training which clips a recipe kept from it.
     "stream_server.training",
@@ -32,9 +33,12 @@ LAYERS = (
     "stream_server.session",
     "stream_server.scheduler",
     "stream_server.segmenter stream_server.transcript",
-    "stream_server.recogniser.interface stream_server.tls",
+    "stream_server.key_commands",
+    "stream_server.recogniser.interface stream_server.tls stream_server.keyring"
+    " stream_server.connections",
     "stream_server.audio stream_server.metrics stream_server.config",
     "stream_server.pcm stream_server.container",
+    "stream_server.ranges",
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
     # The client.
     "stream_client.cli",
@@ -75,7 +79,7 @@ ONLY_BY = {
     "transformers": "stream_server.recogniser stream_server.training stream_server.evaluation",
     "pocketsphinx": "stream_server.evaluation.sphinx",
     "webrtcvad": "stream_server.segmenter.vad",
-    "uvicorn": "stream_server.server",
+    "uvicorn": "stream_server.server stream_server.connections",
     "starlette": "stream_server.transports",
     "sounddevice": "stream_client.sources",
     "aiortc": "stream_server.transports.webrtc",
@@ -98,6 +102,7 @@ PURE = (
     "stream_server.segmenter.buffer",
     "stream_server.segmenter.segmenter",
     "stream_server.session.effects",
+    "stream_server.session.allowance",
     "stream_server.session.reports",
     "stream_server.session.session",
     "stream_server.session.validation",

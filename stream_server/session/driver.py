@@ -41,6 +41,7 @@ from stream_server.errors import (
     BadAudio,
     DeadlineExceeded,
     Draining,
+    LimitReached,
     Overloaded,
     ServiceError,
     error_message,
@@ -49,6 +50,7 @@ from stream_server.errors import (
 from stream_server.metrics import Metrics, SessionOutcome
 from stream_server.recogniser.interface import SAMPLE_RATE, RecogniserInfo
 from stream_server.scheduler.request import Dropped, Failed, Reply, Request
+from stream_server.session.allowance import Allowance, Meter, unmetered
 from stream_server.session.batcher import IntakeBatcher
 from stream_server.session.effects import Cancel, Close, Effect, Promote, Send, Submit
 from stream_server.session.inbox import Inbox, Item
@@ -139,7 +141,9 @@ class Services:
         object.__setattr__(self, "batcher", IntakeBatcher(self.executor))
 
 
-async def run_session(peer: Peer, services: Services, session_id: str) -> None:
+async def run_session(
+    peer: Peer, services: Services, session_id: str, meter: Meter = unmetered
+) -> None:
     """Serve one client from its first message to the close.
 
     Never raises for what the client or the engine does; those end as messages to the client.
@@ -148,12 +152,13 @@ async def run_session(peer: Peer, services: Services, session_id: str) -> None:
         peer: The client.
         services: What the server shares.
         session_id: Unique among the sessions of the engine.
+        meter: What the client may send in all.
     """
     try:
         start = await _receive_start(peer, services)
         if start is None:
             return
-        driver = _Driver(peer, services, session_id, start)
+        driver = _Driver(peer, services, session_id, start, meter)
     except Exception as error:
         services.metrics.record_session_refused()
         await _refuse(peer, services, error)
@@ -201,12 +206,16 @@ class _Ending:
     code: int = 1000
     reason: str = ""
     message: Error | None = None
+    is_deaf: bool = False
+    """Whether the client takes nothing any more."""
 
 
 class _Driver:
     """One running session."""
 
-    def __init__(self, peer: Peer, services: Services, session_id: str, start: Start) -> None:
+    def __init__(
+        self, peer: Peer, services: Services, session_id: str, start: Start, meter: Meter
+    ) -> None:
         self._peer = peer
         self._services = services
         self._id = session_id
@@ -220,6 +229,7 @@ class _Driver:
         self._stopwatch = _Stopwatch(services.metrics)
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
+        self._allowance = Allowance(services.limits, meter, self._heard)
         self._progress = asyncio.Event()
         self._end: asyncio.Future[_Ending] = self._loop.create_future()
 
@@ -231,7 +241,7 @@ class _Driver:
         try:
             async with asyncio.TaskGroup() as tasks:
                 parts = [self._read, self._process, self._write, self._retry]
-                parts += [self._watch_idle, self._watch_draining]
+                parts += [self._watch_idle, self._watch_open, self._watch_draining]
                 running = [tasks.create_task(self._guard(part)) for part in parts]
                 self._perform(self._session.open())
                 ending = await self._end
@@ -300,17 +310,17 @@ class _Driver:
 
     async def _take_audio(self, work: Awaitable[list[Frames]]) -> None:
         try:
-            frames = await work
-        except BadAudio as error:
+            for each in await work:
+                if self._session.is_failing:
+                    return
+                self._allowance.hear(each.channel, each.samples, self._loop.time())
+                self._services.metrics.record_audio(each.samples / SAMPLE_RATE)
+                self._perform(
+                    self._session.receive_audio(each.channel, each.pcm, each.speech, each.samples)
+                )
+        except (BadAudio, LimitReached) as error:
             self._perform(self._session.fail(error))
             return
-        for each in frames:
-            if self._session.is_failing:
-                return
-            self._services.metrics.record_audio(each.samples / SAMPLE_RATE)
-            self._perform(
-                self._session.receive_audio(each.channel, each.pcm, each.speech, each.samples)
-            )
         if self._intake.notice != self._notice and self._intake.notice is not None:
             self._notice = self._intake.notice
             self._perform(self._session.notify("audio_adjusted", self._notice))
@@ -329,14 +339,15 @@ class _Driver:
     async def _write(self) -> None:
         try:
             await self._outbox.send_all(self._send, self._progress.set)
+        except TimeoutError:
+            error = DeadlineExceeded("the client takes nothing of what it is sent")
+            self._finish(_Ending("failed", wire_error(error).close_code, "timeout", is_deaf=True))
         except Exception:
             _log.debug("session %s: the client cannot be reached", self._id, exc_info=True)
             self._finish(_Ending("disconnected"))
 
     async def _send(self, message: ServerMessage) -> None:
-        # A client that takes nothing at all for as long as a silent one may live is gone too.
-        idle_ms = self._services.limits.idle_timeout_ms
-        async with asyncio.timeout(idle_ms / 1000 if idle_ms else None):
+        async with asyncio.timeout(self._services.limits.send_timeout_ms / 1000):
             await self._peer.send(message)
         self._stopwatch.record(message, self._loop.time())
 
@@ -370,6 +381,13 @@ class _Driver:
                     f"no message for {timeout:g} s; send audio, also silence, or `stop`"
                 )
             await asyncio.sleep(left if left > 0 else timeout)
+
+    async def _watch_open(self) -> None:
+        limit = self._services.limits.max_open_ms / 1000
+        if limit:
+            await asyncio.sleep(limit)
+            text = f"a session may be open for {limit:g} s; connect again with `resume` to go on"
+            self._perform(self._session.fail(LimitReached(text)))
 
     async def _watch_draining(self) -> None:
         if self._services.draining is not None:
@@ -445,7 +463,7 @@ class _Driver:
             self._finish(_Ending("failed", code, message.code, message))
 
     async def _close(self, ending: _Ending) -> None:
-        if ending.outcome != "disconnected":
+        if ending.outcome != "disconnected" and not ending.is_deaf:
             if ending.message is not None:
                 self._say(ending.message)
             with contextlib.suppress(TimeoutError):

@@ -7,7 +7,6 @@ wants a key where keys are set.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -23,7 +22,6 @@ from starlette.websockets import WebSocket
 
 from stream_protocol.messages import SUBPROTOCOL
 from stream_server.config import LimitsConfig
-from stream_server.errors import Unauthorized
 from stream_server.metrics import CONTENT_TYPE, Metrics
 from stream_server.transports import (
     assemblyai,
@@ -32,6 +30,7 @@ from stream_server.transports import (
     openai_rest,
     page,
     speechmatics,
+    token_routes,
     viewers,
     vosk,
     whip,
@@ -39,7 +38,6 @@ from stream_server.transports import (
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import (
     RETRY_AFTER,
-    error_response,
     json_response,
     refuse_http,
 )
@@ -48,6 +46,7 @@ from stream_server.transports.calls import Calls
 from stream_server.transports.deepgram import api as deepgram
 from stream_server.transports.door import Door
 from stream_server.transports.hub import Hub
+from stream_server.transports.origin import OriginGuard
 from stream_server.transports.upload import UploadEndpoint
 from stream_server.transports.websocket import StreamEndpoint
 
@@ -59,7 +58,8 @@ _CROSS_ORIGIN_HEADERS = (
 )  # fmt: skip
 _EXPOSED_HEADERS = ("Location", "Link", "ETag", "Accept-Post", "Accept-Patch", "Retry-After")
 
-_Handler = Callable[[Request], Awaitable[Response]]
+PROBES = ("/healthz", "/readyz")
+"""What is answered to everyone."""
 
 
 class _Health(msgspec.Struct, frozen=True):
@@ -109,8 +109,9 @@ class _Pages:
             assemblyai.PATH: "WebSocket: AssemblyAI's streaming API",
             speechmatics.PATH: "WebSocket: Speechmatics' realtime API",
             vosk.PATHS[1]: "WebSocket: Vosk's protocol, also at /",
-            "/healthz": "the process lives",
-            "/readyz": "a session would be taken now",
+            token_routes.PATH: "POST: a short-lived token, for browsers",
+            PROBES[0]: "the process lives",
+            PROBES[1]: "a session would be taken now",
             "/metrics": "Prometheus",
         }
         admission = self._admission
@@ -144,17 +145,6 @@ class _Pages:
         return Response(self._metrics.render(), media_type=CONTENT_TYPE)
 
 
-def _guarded(keys: Keys, handler: _Handler) -> _Handler:
-    async def handle(request: Request) -> Response:
-        try:
-            keys.check(request)
-        except Unauthorized as error:
-            return error_response(error)
-        return await handler(request)
-
-    return handle
-
-
 async def _upgrade_required(request: Request) -> Response:
     """Answer a plain GET of the stream's path (RFC 9110, 15.5.22)."""
     headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
@@ -186,6 +176,8 @@ class WebParts:
     calls: Calls
     allow_origin: tuple[str, ...] = ()
     """Origins of pages elsewhere that may use the server; ``*`` is any."""
+    knows_names: bool = False
+    """Whether it answers only to names that nobody else can give to this machine."""
 
 
 def make_app(
@@ -211,12 +203,12 @@ def make_app(
     door = Door(admission, keys, metrics, limits.max_message_bytes)
     stream = StreamEndpoint(door)
     routes: list[BaseRoute] = [
-        *page.routes(_guarded(keys, pages.index)),
-        Route("/healthz", pages.health),
-        Route("/readyz", pages.ready),
-        Route("/metrics", _guarded(keys, pages.metrics)),
+        *page.routes(keys.guard(pages.index)),
+        Route(PROBES[0], pages.health),
+        Route(PROBES[1], pages.ready),
+        Route("/metrics", keys.guard(pages.metrics)),
         Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
-        Route(STREAM_PATH, _upgrade_required),
+        Route(STREAM_PATH, keys.guard(_upgrade_required)),
         WebSocketRoute(STREAM_PATH, stream.__call__),
         *openai_rest.routes(admission, keys),
         *openai_realtime.routes(door),
@@ -224,6 +216,7 @@ def make_app(
         *assemblyai.routes(door),
         *speechmatics.routes(door),
         *vosk.routes(door),
+        *token_routes.routes(keys),
     ]
     if parts is not None:
         routes += [
@@ -233,24 +226,28 @@ def make_app(
         ]
     return _Application(
         routes=routes,
-        middleware=_cross_origin(parts.allow_origin if parts is not None else ()),
+        middleware=_cross_origin(parts),
         exception_handlers={HTTPException: refuse_http},
     )
 
 
-def _cross_origin(origins: tuple[str, ...]) -> list[Middleware]:
-    """Return what lets pages elsewhere in (Fetch, 3.2); without it browsers keep them out."""
+def _cross_origin(parts: WebParts | None) -> list[Middleware]:
+    """Return what keeps pages of strangers out, and lets those in that are named (Fetch, 3.2)."""
+    origins = parts.allow_origin if parts is not None else ()
+    knows_names = parts.knows_names if parts is not None else False
+    guard = Middleware(OriginGuard, origins, PROBES, knows_names=knows_names)
     if not origins:
-        return []
+        return [guard]
     return [
+        guard,
         Middleware(
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE", "OPTIONS"],
             allow_headers=_CROSS_ORIGIN_HEADERS,
             expose_headers=_EXPOSED_HEADERS,
-        )
+        ),
     ]
 
 
-__all__ = ["STREAM_PATH", "UPLOAD_PATH", "WebParts", "make_app"]
+__all__ = ["PROBES", "STREAM_PATH", "UPLOAD_PATH", "WebParts", "make_app"]

@@ -67,10 +67,10 @@ class OfferEndpoints:
     async def offer(self, request: Request) -> Response:
         """Answer an offer."""
         try:
-            self._keys.check(request)
+            key = self._keys.check(request, "session").key
             offer = _read(await read_body(request, 2 * MAX_SDP_BYTES, "application/json"))
             ufrag = find_ufrag(offer.sdp)
-            call = await self._calls.answer(offer.sdp, ufrag, offer.start, offer.name)
+            call = await self._calls.answer(offer.sdp, ufrag, offer.start, offer.name, key)
         except DiffscribeError as error:
             self._metrics.record_session_refused()
             self._metrics.record_error(wire_error(error).code)
@@ -80,7 +80,7 @@ class OfferEndpoints:
     async def ice(self, request: Request) -> Response:
         """Say which STUN and TURN servers a client should use."""
         try:
-            self._keys.check(request)
+            self._keys.check(request, "session")
         except DiffscribeError as error:
             return error_response(error)
         return json_response(_Ice(self._calls.ice_servers))

@@ -72,7 +72,7 @@ def routes(admission: Admission, keys: Keys) -> list[BaseRoute]:
     """
     catalogue = _Catalogue(admission, keys)
     return [
-        Route("/v1/audio/translations", _refuse_translation, methods=["POST"]),
+        Route("/v1/audio/translations", keys.guard(_refuse_translation), methods=["POST"]),
         Route("/v1/models", catalogue.__call__),
         Route("/v1/models/{model:path}", catalogue.__call__),
     ]

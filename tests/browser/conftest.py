@@ -44,7 +44,9 @@ def _running(
     load: Callable[[RecogniserConfig], Recogniser] = lambda _: FakeRecogniser(step_seconds=0.004),
 ) -> Iterator[Server]:
     config = Config(
-        listen=ListenConfig(host=host, port=0, api_key=keys),
+        listen=ListenConfig(
+            host=host, port=0, api_key=keys, allow_anonymous=not host.startswith("127.")
+        ),
         web=web or WebConfig(),
         limits=LimitsConfig(media_timeout_ms=4000),
         recogniser=RecogniserConfig(model="fake"),

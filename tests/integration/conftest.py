@@ -16,7 +16,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig, WebConfig
+from stream_server.config import (
+    Config,
+    KeysConfig,
+    LimitsConfig,
+    ListenConfig,
+    RecogniserConfig,
+    WebConfig,
+)
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.recogniser.interface import Recogniser
 from stream_server.server import Server, build
@@ -34,13 +41,15 @@ def _running(
     *,
     wait: bool = True,
     wyoming_port: int = 0,
+    more_keys: KeysConfig | None = None,
     web: WebConfig | None = None,
 ) -> Iterator[Server]:
     config = Config(
         listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port),
-        web=web or WebConfig(),
         limits=limits,
         recogniser=RecogniserConfig(model="fake"),
+        keys=more_keys or KeysConfig(),
+        web=web or WebConfig(),
     )
     server, ready = build(config, load), threading.Event()
     errors: list[BaseException] = []

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
-from stream_server.errors import DiffscribeError, Draining, Overloaded
+from stream_server.errors import DiffscribeError, Draining, LimitReached, Overloaded
+from stream_server.keyring import Key
 from stream_server.transports.admission import Admission
+from stream_server.transports.quotas import Quotas
 
 
 class Sitter:
@@ -74,3 +76,27 @@ async def test_a_broken_engine_takes_nobody(make_services) -> None:
     assert admission.status == "broken"
     with pytest.raises(Overloaded, match="stopped"), admission.admit():
         pass
+
+
+async def test_each_key_has_its_quota_and_can_be_sent_away(make_services) -> None:
+    admission = Admission(9, Quotas(max_sessions=1))
+    admission.open(make_services(), lambda: True)
+    one, other = Sitter(), Sitter()
+    with admission.admit(one, Key("one")), admission.admit(other, Key("other")):
+        with pytest.raises(LimitReached, match="'one' may have 1 sessions"):
+            admission.check(Key("one"))
+        with pytest.raises(LimitReached), admission.admit(key=Key("one")):
+            pass
+        assert admission.inside == 2
+        await admission.dismiss(Draining("go"), {"one"})
+        assert (len(one.dismissed), len(other.dismissed)) == (1, 0)
+    admission.check(Key("one"))
+
+
+async def test_audio_is_metered_for_each_key(make_services) -> None:
+    admission = Admission(9, Quotas(max_audio_s=1))
+    admission.open(make_services(), lambda: True)
+    admission.meter(Key("one"))(16_000)
+    with pytest.raises(LimitReached, match="of audio a day"):
+        admission.check(Key("one"))
+    admission.check(Key("other"))

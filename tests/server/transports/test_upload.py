@@ -220,3 +220,20 @@ async def test_a_client_that_sends_nothing_more_is_sent_away(make_services) -> N
     begun = {"type": "http.request", "body": b"RIFF", "more_body": True}
     answer = await endpoint(Request(*post(begun)))
     assert (answer.status_code, json.loads(answer.body)["error"]["code"]) == (504, "timeout")
+
+
+async def test_a_file_may_take_only_so_long(make_services) -> None:
+    from starlette.requests import Request
+
+    admission = Admission(1)
+    admission.open(make_services(limits=LimitsConfig(max_open_ms=50)), lambda: True)
+    endpoint = UploadEndpoint(admission, Keys(()), Metrics())
+
+    async def drip() -> dict[str, object]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"R", "more_body": True}
+
+    async with asyncio.timeout(5):
+        answer = await endpoint(Request(post()[0], drip))
+    assert (answer.status_code, json.loads(answer.body)["error"]["code"]) == (429, "limit")
+    assert admission.inside == 0
