@@ -27,6 +27,7 @@ from stream_server.errors import Unauthorized
 from stream_server.metrics import CONTENT_TYPE, Metrics
 from stream_server.transports import (
     assemblyai,
+    jigasi,
     offer,
     openai_realtime,
     openai_rest,
@@ -109,6 +110,7 @@ class _Pages:
             assemblyai.PATH: "WebSocket: AssemblyAI's streaming API",
             speechmatics.PATH: "WebSocket: Speechmatics' realtime API",
             vosk.PATHS[1]: "WebSocket: Vosk's protocol, also at /",
+            jigasi.PATH: "WebSocket: a Jitsi meeting, from Jigasi",
             "/healthz": "the process lives",
             "/readyz": "a session would be taken now",
             "/metrics": "Prometheus",
@@ -224,6 +226,7 @@ def make_app(
         *assemblyai.routes(door),
         *speechmatics.routes(door),
         *vosk.routes(door),
+        *jigasi.routes(door),
     ]
     if parts is not None:
         routes += [
