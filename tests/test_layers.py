@@ -38,9 +38,11 @@ LAYERS = (
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
     # The client.
     "stream_client.cli",
-    "stream_client.captions stream_client.load",
+    "stream_client.meeting_play stream_client.webrtc_bot stream_client.window_bot",
+    "stream_client.captions stream_client.load stream_client.meeting",
     "stream_client.client",
-    "stream_client.resume stream_client.sources",
+    "stream_client.minutes stream_client.mixdown",
+    "stream_client.resume stream_client.sources stream_client.timeline",
     "stream_client.errors",
     # What both speak.
     "stream_protocol.asyncapi",
@@ -78,7 +80,7 @@ ONLY_BY = {
     "uvicorn": "stream_server.server",
     "starlette": "stream_server.transports",
     "sounddevice": "stream_client.sources",
-    "aiortc": "stream_server.transports.webrtc",
+    "aiortc": "stream_server.transports.webrtc stream_client.webrtc_bot",
 }
 
 FOR_ALL = "stream_server.recogniser.interface"
@@ -86,7 +88,10 @@ FOR_ALL = "stream_server.recogniser.interface"
 
 PURE = (
     "stream_protocol",
+    "stream_client.minutes",
+    "stream_client.mixdown",
     "stream_client.resume",
+    "stream_client.timeline",
     "stream_server.recogniser.alignment",
     "stream_server.recogniser.draft",
     "stream_server.recogniser.interface",

@@ -1,4 +1,4 @@
-"""``stream-client``: a file, the microphone, or a load of many streams.
+"""``stream-client``: a file, the microphone, a meeting, or a load of many streams.
 
 Transcripts go to standard output, everything else to standard error. Any failure ends with one
 line there and an exit status other than 0.
@@ -23,7 +23,11 @@ from stream_client.captions import Format, View, make_view
 from stream_client.client import Reconnect, Stream, connect
 from stream_client.errors import ClientError, SourceError
 from stream_client.load import LoadPlan, find_files, run_load
+from stream_client.meeting import Meeting
+from stream_client.meeting_play import MinutesFile, Track, play_meeting
+from stream_client.minutes import MinutesFormat, render_line, render_minutes
 from stream_client.sources import FileSource, MicrophoneSource, Pace
+from stream_client.timeline import Utterance
 from stream_protocol.messages import Error, Final, Notice, Start
 
 DEFAULT_URL = "ws://127.0.0.1:8000/v1/stream"
@@ -101,6 +105,54 @@ def mic(
         raise SourceError(
             f"{source.lost * 100} ms of audio were lost: the server was away too long"
         )
+
+
+@app.command()
+def meeting(
+    participants: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=FILE[@SECONDS]...", help="Who speaks; @: who comes later."),
+    ],
+    url: _Url = DEFAULT_URL,
+    pace: Annotated[Pace, typer.Option(help="As spoken, or as fast as possible.")] = "realtime",
+    format: Annotated[
+        MinutesFormat, typer.Option(help="What is printed: text as it comes, all else last.")
+    ] = "text",
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Minutes that grow: .md, .json, .srt, .vtt or .txt. Any number."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="Of the minutes.")] = "Meeting",
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="One stream for all; the loudest is who speaks.")
+    ] = False,
+    language: _Language = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Transcribe a meeting: a file for each participant, one clock for all."""
+    try:
+        tracks = [Track.parse(text) for text in participants]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    files = [MinutesFile(path, title) for path in out or ()]
+
+    async def run() -> None:
+        start = Start(language=language, words=True)
+        async with Meeting(url, start, api_key=api_key, mixed=mixed) as room:
+
+            def show(said: Utterance) -> None:
+                for each in files:
+                    each.write(room.timeline)
+                if said.is_final and said.text and format == "text":
+                    print(render_line(said), flush=True)
+
+            try:
+                await play_meeting(room, tracks, pace, show)
+            finally:
+                if format != "text":
+                    print(render_minutes(room.timeline, format, title), end="", flush=True)
+
+    asyncio.run(run())
 
 
 @app.command()

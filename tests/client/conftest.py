@@ -58,6 +58,7 @@ class SpeakingServer:
     refuse: list[Error] = field(default_factory=list)
     """Errors which connection 0, 1, … gets instead of ``ready``; used up first."""
     ack_only: bool = False
+    idle_timeout_ms: int = 0
     heard: list[Heard] = field(default_factory=list)
     dropped: int = 0
     url: str = ""
@@ -135,7 +136,7 @@ class _Talk:
         self.server.heard.append(self.heard)
         self.finished = start.resume.position if start.resume else 0
         self.segment = start.resume.segment if start.resume else 0
-        limits = Limits(1 << 20, 10_000, 0, 0)
+        limits = Limits(1 << 20, 10_000, self.server.idle_timeout_ms, 0)
         token = f"token {len(self.server.heard)}"
         await self.say(Ready("session", token, "none", ["en"], limits))
 

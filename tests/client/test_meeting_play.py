@@ -1,0 +1,106 @@
+"""Files as participants, and minutes that grow."""
+
+from __future__ import annotations
+
+import asyncio
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream_client.errors import ClientError, SourceError
+from stream_client.meeting import Meeting
+from stream_client.meeting_play import MinutesFile, Track, play_meeting
+from stream_client.timeline import Timeline, Utterance
+
+SECOND = 16_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Anna=a.wav", Track("Anna", Path("a.wav"))),
+        (" Ben B =dir/b.wav@2.5", Track("Ben B", Path("dir/b.wav"), 40_000)),
+        ("Zoë=me@home.wav", Track("Zoë", Path("me@home.wav"))),
+        ("x=a=b.wav@0", Track("x", Path("a=b.wav"), 0)),
+    ],
+)
+def test_a_track_is_a_name_and_a_file(text, expected):
+    assert Track.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a.wav", "=a.wav", "Anna=", "Anna=@3"])
+def test_what_is_no_track(text):
+    with pytest.raises(ValueError, match="NAME=FILE"):
+        Track.parse(text)
+
+
+def test_minutes_are_whole_at_each_moment(tmp_path):
+    path = tmp_path / "minutes.md"
+    file, timeline = MinutesFile(path, "Plan"), Timeline()
+    for number in range(3):
+        timeline.add(Utterance(0, "Anna", number, 0, SECOND, f"word{number}", is_final=True))
+        file.write(timeline)
+        assert path.read_text().startswith("# Plan\n")
+        assert f"word{number}" in path.read_text()
+    assert list(tmp_path.iterdir()) == [path], "no draft is left"
+
+
+def test_minutes_want_a_known_suffix_and_a_place(tmp_path):
+    with pytest.raises(SourceError, match=r"\.md"):
+        MinutesFile(tmp_path / "minutes.doc", "Plan")
+    with pytest.raises(SourceError, match="cannot be written"):
+        MinutesFile(tmp_path / "no" / "minutes.md", "Plan").write(Timeline())
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SECOND, 0, "NONE", ""))
+        file.writeframes(np.arange(9600, dtype="<i2").tobytes())
+    return path
+
+
+async def play(url, tracks, **options):
+    shown = []
+    async with Meeting(url, **options) as meeting, asyncio.timeout(20):
+        await play_meeting(meeting, tracks, "max", shown.append)
+    return meeting, [each for each in shown if each.is_final]
+
+
+async def test_files_are_played_on_one_clock(serving, speaking_server, clip):
+    tracks = [Track("Anna", clip), Track("Ben", clip, SECOND)]
+    async with serving(speaking_server()) as server:
+        meeting, finals = await play(server.url, tracks)
+    assert len(finals) == 4
+    assert [(each.speaker, each.start) for each in meeting.timeline.utterances] == [
+        ("Anna", 0),
+        ("Anna", 4800),
+        ("Ben", SECOND),
+        ("Ben", SECOND + 4800),
+    ]
+
+
+async def test_files_are_played_in_one_mix(serving, speaking_server, clip):
+    async with serving(speaking_server()) as server:
+        meeting, _ = await play(server.url, [Track("Anna", clip), Track("Ben", clip)], mixed=True)
+    assert len(server.heard) == 1
+    assert meeting.timeline.end == 9600
+
+
+async def test_who_cannot_be_heard_does_not_end_the_others(serving, speaking_server, clip):
+    tracks = [Track("Anna", clip), Track("Ben", clip.with_name("gone.wav"))]
+    async with serving(speaking_server()) as server:
+        shown = []
+        async with Meeting(server.url) as meeting:
+            with pytest.raises(SourceError, match=r"gone\.wav"):
+                await play_meeting(meeting, tracks, "max", shown.append)
+        assert sum(each.is_final for each in shown) == 2
+
+
+async def test_gaps_are_an_error(serving, speaking_server, clip):
+    async with serving(speaking_server(cut_after=[5])) as server:
+        with pytest.raises(ClientError, match="Anna: .*broke"):
+            await play(server.url, [Track("Anna", clip)], reconnect=None)

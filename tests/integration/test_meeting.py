@@ -1,0 +1,122 @@
+"""Three people who sometimes speak at once, in a meeting of the client library."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from stream_client.meeting import Meeting
+from stream_client.minutes import render_minutes
+from stream_protocol.messages import Start
+
+RATE = 16_000
+STEP = 3200
+"""Bytes of 100 ms."""
+
+
+def address(server: Any) -> str:
+    return server.url.replace("http", "ws", 1) + "/v1/stream"
+
+
+async def play(meeting: Meeting, tracks: dict[str, bytes], late: int = 0) -> None:
+    """Send each track at once, as recordings; then end the meeting."""
+
+    async def one(name: str, track: bytes) -> None:
+        participant = await meeting.add(name, at=late)
+        for at in range(2 * late, len(track), 10 * STEP):
+            await participant.send(track[at : at + 10 * STEP])
+
+    async with asyncio.TaskGroup() as tasks:
+        for name, track in tracks.items():
+            tasks.create_task(one(name, track))
+    await meeting.end()
+
+
+def check(meeting: Meeting, conversation: Any, alone: dict[str, str], slack: int) -> None:
+    """Check that everybody said their own words, at their time, as well as in a single stream."""
+    assert meeting.failures == []
+    said = meeting.timeline.utterances
+    assert {each.speaker for each in said} == set(conversation.tracks)
+    for each in said:
+        conversation.check_speaker(each.speaker, each.start / RATE, each.end / RATE)
+    for name in conversation.tracks:
+        text = " ".join(each.text for each in said if each.speaker == name)
+        allowed = conversation.errors(name, alone[name]) + slack
+        assert conversation.errors(name, text) <= allowed, (name, text, alone[name])
+
+
+@pytest.mark.model
+@pytest.mark.speech
+async def test_over_websocket_words_are_those_of_single_streams(
+    hearing, conversation, alone
+) -> None:
+    start = Start(words=True, language="en", partial_interval_ms=0)
+    async with Meeting(address(hearing), start) as meeting:
+        playing = asyncio.create_task(play(meeting, conversation.tracks))
+        updates = [update async for update in meeting]
+        await playing
+    check(meeting, conversation, alone, slack=0)
+    for name in conversation.tracks:
+        text = " ".join(each.text for each in meeting.timeline.utterances if each.speaker == name)
+        assert text == alone[name]
+    assert len(updates) == len(meeting.timeline.utterances)
+    vtt = render_minutes(meeting.timeline, "vtt")
+    assert all(f"<v {name}>" in vtt for name in conversation.tracks)
+    minutes = json.loads(render_minutes(meeting.timeline, "json"))
+    assert minutes["speakers"] == list(meeting.timeline.speakers)
+
+
+@pytest.mark.model
+@pytest.mark.speech
+async def test_live_with_mutes_and_somebody_who_comes_late(hearing, conversation, alone) -> None:
+    """At the pace of speech; nobody sends silence, and somebody comes when they first speak."""
+    async with Meeting(address(hearing), Start(words=True, language="en")) as meeting:
+
+        async def one(name: str) -> None:
+            track, participant = conversation.tracks[name], None
+            turns = [turn for turn in conversation.turns if turn.speaker == name]
+            for at in range(0, len(track), STEP):
+                await asyncio.sleep(max(0.0, (at + STEP) / 2 / RATE - meeting.seconds))
+                near = [t for t in turns if t.start - RATE / 4 <= at / 2 <= t.end + RATE / 4]
+                if near:
+                    participant = participant or await meeting.add(name)
+                    await participant.send(track[at : at + STEP])
+
+        async def everybody() -> None:
+            await asyncio.gather(*map(one, conversation.tracks))
+            await meeting.end()
+
+        playing = asyncio.create_task(everybody())
+        updates = [update async for update in meeting]
+        await playing
+    check(meeting, conversation, alone, slack=1)
+    for turn in conversation.turns:
+        own = [each for each in meeting.timeline.utterances if each.speaker == turn.speaker]
+        nearest = min(abs(each.words[0].start - turn.start) for each in own if each.words)
+        assert nearest < RATE, f"{turn} has no utterance of its time"
+    at_once = {each.speaker for each in updates if not each.is_final}
+    assert at_once == set(conversation.tracks), "partials of everybody"
+
+
+@pytest.mark.model
+@pytest.mark.speech
+async def test_mixed_down_the_loudest_is_who_speaks(hearing, conversation) -> None:
+    start = Start(words=True, language="en", partial_interval_ms=0)
+    async with Meeting(address(hearing), start, mixed=True) as meeting:
+        playing = asyncio.create_task(play(meeting, conversation.tracks))
+        async for _ in meeting:
+            pass
+        await playing
+    said = meeting.timeline.utterances
+    assert {each.speaker for each in said} == set(conversation.tracks)
+    # Where two speak at once their words are lost in each other; the rest has its speaker.
+    words = [(each.speaker, word) for each in said for word in each.words]
+    right = 0
+    for speaker, word in words:
+        middle = (word.start + word.end) / 2
+        own = [t for t in conversation.turns if t.speaker == speaker]
+        right += any(t.start - RATE / 5 <= middle <= t.end + RATE / 5 for t in own)
+    assert right == len(words) > 10
