@@ -156,6 +156,10 @@ class Meeting:
             self._mix.end()
         _start(self._close_updates(), self._helpers)
 
+    def note_failure(self, speaker: str, error: ClientError) -> None:
+        """Put down that somebody is not heard; the others go on."""
+        self.failures.append(Failure(speaker, error))
+
     def __aiter__(self) -> AsyncIterator[Utterance]:
         return self
 
@@ -179,7 +183,7 @@ class Meeting:
                 if update is not None:
                     self._updates.put(update)
         except ClientError as error:
-            self.failures.append(Failure(self.timeline.name(number), error))
+            self.note_failure(self.timeline.name(number), error)
 
     async def _read_mix(self, stream: Stream, reader: MixReader) -> None:
         try:
@@ -189,7 +193,7 @@ class Meeting:
                 for update in reader.take(message):
                     self._updates.put(update)
         except ClientError as error:
-            self.failures.append(Failure(", ".join(self.timeline.speakers), error))
+            self.note_failure(", ".join(self.timeline.speakers), error)
 
     async def _watch(self) -> None:
         """Finalise what somebody said who went silent, and keep idle streams open."""

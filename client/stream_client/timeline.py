@@ -17,6 +17,8 @@ from stream_protocol.messages import CLOCK_RATE, Final, Partial, ServerMessage, 
 
 GAP = CLOCK_RATE
 """Samples that may be missing before a piece of audio until that counts as a pause."""
+SLACK = CLOCK_RATE // 100
+"""Samples that may be missing without that being filled: two clocks differ a little."""
 TURN = 2 * CLOCK_RATE
 """Samples of silence between two utterances of a speaker which part them in minutes."""
 
@@ -46,8 +48,8 @@ class Placement:
         missing = at - self.end(position)
         if missing > GAP:
             self._anchor(position, at)
-        # What overlaps, as when two clocks differ a little, follows what was there before.
-        return max(0, missing)
+        # What overlaps, too, follows what was there before.
+        return missing if missing > SLACK else 0
 
     def place_live(self, position: int, samples: int, now: int) -> int:
         """Place the next piece where it is only known when it came.
@@ -258,4 +260,4 @@ def _order(utterance: Utterance) -> tuple[int, int]:
     return utterance.start, utterance.participant
 
 
-__all__ = ["GAP", "TURN", "Placement", "Timeline", "Turn", "Utterance"]
+__all__ = ["GAP", "SLACK", "TURN", "Placement", "Timeline", "Turn", "Utterance"]
