@@ -38,7 +38,7 @@ LAYERS = (
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
     # The client.
     "stream_client.cli",
-    "stream_client.meeting_play stream_client.webrtc_bot stream_client.window_bot",
+    "stream_client.meeting_play stream_client.webrtc_bot",
     "stream_client.captions stream_client.load stream_client.meeting",
     "stream_client.client",
     "stream_client.minutes stream_client.mixdown",
