@@ -1,4 +1,4 @@
-"""Files as the participants of a meeting: ``stream-client meeting anna=anna.wav ben=ben.wav``.
+"""What ``stream-client meeting`` and ``stream-client join`` do: files as participants, minutes.
 
 Minutes that are written while people speak are replaced as a whole, so that a reader finds a
 complete file at each moment.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from stream_client.errors import ClientError, SourceError
 from stream_client.meeting import Meeting
-from stream_client.minutes import SUFFIXES, render_minutes
+from stream_client.minutes import SUFFIXES, MinutesFormat, render_line, render_minutes
 from stream_client.sources import FileSource, Pace
 from stream_client.timeline import Timeline, Utterance
 from stream_protocol.messages import CLOCK_RATE
@@ -75,8 +76,58 @@ class MinutesFile:
             raise SourceError(f"{self._path}: cannot be written: {error}") from error
 
 
+class MinutesView:
+    """Shows a meeting: text as it comes, any other format at the end, files all the time.
+
+    Args:
+        out: Where it is printed.
+        format: What is printed.
+        files: Are written anew with each change.
+        title: Of the meeting.
+    """
+
+    def __init__(
+        self, out: TextIO, format: MinutesFormat, files: Sequence[MinutesFile], title: str
+    ) -> None:
+        self._out = out
+        self._format: MinutesFormat = format
+        self._files = files
+        self._title = title
+
+    def show(self, update: Utterance, timeline: Timeline) -> None:
+        """Take what is said, or has been said."""
+        for file in self._files:
+            file.write(timeline)
+        if self._format == "text" and update.is_final and update.text:
+            print(render_line(update), file=self._out, flush=True)
+
+    def close(self, timeline: Timeline) -> None:
+        """Write what is still to be written."""
+        for file in self._files:
+            file.write(timeline)
+        if self._format != "text":
+            text = render_minutes(timeline, self._format, self._title)
+            print(text, end="", file=self._out, flush=True)
+
+
+async def show_meeting(meeting: Meeting, view: MinutesView) -> None:
+    """Show a meeting up to its end.
+
+    Raises:
+        ClientError: Somebody could not be heard to the end.
+    """
+    try:
+        async for update in meeting:
+            view.show(update, meeting.timeline)
+    finally:
+        view.close(meeting.timeline)
+    if meeting.failures:
+        failed = "; ".join(f"{each.speaker}: {each.error}" for each in meeting.failures)
+        raise ClientError(f"{failed}; the minutes have gaps")
+
+
 async def play_meeting(
-    meeting: Meeting, tracks: Sequence[Track], pace: Pace, show: Callable[[Utterance], None]
+    meeting: Meeting, tracks: Sequence[Track], pace: Pace, view: MinutesView
 ) -> None:
     """Play files into a meeting that is open, to the last final.
 
@@ -84,7 +135,7 @@ async def play_meeting(
         meeting: Open.
         tracks: Who speaks.
         pace: As spoken, or as fast as possible.
-        show: Gets each utterance, running or final, when it changes.
+        view: Shows what they say.
 
     Raises:
         ClientError: A file cannot be read, or a stream failed.
@@ -106,17 +157,13 @@ async def play_meeting(
 
     task = asyncio.create_task(play_all())
     try:
-        async for update in meeting:
-            show(update)
+        await show_meeting(meeting, view)
         errors = await task
     finally:
         task.cancel()
         await asyncio.wait([task])
-    if meeting.failures:
-        failed = "; ".join(f"{each.speaker}: {each.error}" for each in meeting.failures)
-        raise ClientError(f"{failed}; the minutes have gaps")
     if errors:
         raise errors[0]
 
 
-__all__ = ["MinutesFile", "Track", "play_meeting"]
+__all__ = ["MinutesFile", "MinutesView", "Track", "play_meeting", "show_meeting"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import wave
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from stream_client.errors import ClientError, SourceError
 from stream_client.meeting import Meeting
-from stream_client.meeting_play import MinutesFile, Track, play_meeting
+from stream_client.meeting_play import MinutesFile, MinutesView, Track, play_meeting
 from stream_client.timeline import Timeline, Utterance
 
 SECOND = 16_000
@@ -63,18 +64,19 @@ def clip(tmp_path):
     return path
 
 
-async def play(url, tracks, **options):
-    shown = []
+async def play(url, tracks, format="text", files=(), **options):
+    out = io.StringIO()
+    view = MinutesView(out, format, files, "Plan")
     async with Meeting(url, **options) as meeting, asyncio.timeout(20):
-        await play_meeting(meeting, tracks, "max", shown.append)
-    return meeting, [each for each in shown if each.is_final]
+        await play_meeting(meeting, tracks, "max", view)
+    return meeting, out.getvalue()
 
 
 async def test_files_are_played_on_one_clock(serving, speaking_server, clip):
     tracks = [Track("Anna", clip), Track("Ben", clip, SECOND)]
     async with serving(speaking_server()) as server:
-        meeting, finals = await play(server.url, tracks)
-    assert len(finals) == 4
+        meeting, text = await play(server.url, tracks)
+    assert text.count("] Anna: ") == text.count("] Ben: ") == 2
     assert [(each.speaker, each.start) for each in meeting.timeline.utterances] == [
         ("Anna", 0),
         ("Anna", 4800),
@@ -90,14 +92,22 @@ async def test_files_are_played_in_one_mix(serving, speaking_server, clip):
     assert meeting.timeline.end == 9600
 
 
-async def test_who_cannot_be_heard_does_not_end_the_others(serving, speaking_server, clip):
+async def test_who_cannot_be_heard_does_not_end_the_others(
+    serving, speaking_server, clip, tmp_path
+):
     tracks = [Track("Anna", clip), Track("Ben", clip.with_name("gone.wav"))]
+    out = tmp_path / "minutes.txt"
     async with serving(speaking_server()) as server:
-        shown = []
-        async with Meeting(server.url) as meeting:
-            with pytest.raises(SourceError, match=r"gone\.wav"):
-                await play_meeting(meeting, tracks, "max", shown.append)
-        assert sum(each.is_final for each in shown) == 2
+        with pytest.raises(SourceError, match=r"gone\.wav"):
+            await play(server.url, tracks, files=[MinutesFile(out, "Plan")])
+    assert out.read_text().count("Anna: ") == 2
+
+
+async def test_what_is_no_text_is_printed_last(serving, speaking_server, clip):
+    async with serving(speaking_server()) as server:
+        _, text = await play(server.url, [Track("Anna", clip)], format="markdown")
+    assert text.startswith("# Plan\n")
+    assert text.endswith("0-4800 4800-9600\n")
 
 
 async def test_gaps_are_an_error(serving, speaking_server, clip):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fractions
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -229,6 +231,32 @@ async def test_a_room_that_is_not_there(server, voice, free_port) -> None:
 
         with pytest.raises(ConnectionFailed, match="answer"):
             await bot.join(answer_nothing)
+
+
+async def test_the_command_joins_until_it_is_interrupted(
+    server, voice, free_port, tmp_path
+) -> None:
+    out = tmp_path / "minutes.md"
+    async with Room({"anna": voice() * 9, "ben": voice() * 9}).open(free_port()) as room:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "from stream_client.cli import main; main()", "join",
+            f"Anna={room.url}/anna", f"Ben={room.url}/ben",
+            "--url", address(server), "--out", str(out),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
+        )  # fmt: skip
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            lines = [(await process.stdout.readline()).decode() for _ in range(3)]
+            process.send_signal(signal.SIGINT)
+            rest, errors = await process.communicate()
+    assert process.returncode == 0, errors
+    said = "".join(lines) + rest.decode()
+    assert "] Anna: " in said
+    assert "] Ben: " in said
+    assert sorted(room.deleted) == ["anna", "ben"]
+    assert "**Anna** (" in out.read_text()
 
 
 async def test_who_finds_no_place_is_a_failure(running, voice) -> None:
