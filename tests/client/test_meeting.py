@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from stream_client.meeting import MIX_AHEAD, Meeting
 from stream_protocol.errors import LocalProtocolError
 from stream_protocol.messages import Error, Flush, Start
 
+README = Path(__file__).parents[2] / "client/README.md"
 SECOND = 16_000
 QUICK = Reconnect(first_delay=0.001, max_delay=0.002)
 REFUSED = Error("overloaded", "full", None, True, True)
@@ -195,6 +199,24 @@ async def test_a_meeting_that_is_left_early_leaves_no_task(serving, speaking_ser
             anna = await meeting.add("Anna")
             await anna.send(audio(4800))
         await until(lambda: len(asyncio.all_tasks() - before) <= 2)  # the server's own
+
+
+async def test_the_example_of_the_page_runs(serving, speaking_server, capsys):
+    [example] = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+        if "Meeting(" in block
+    ]
+    async with serving(speaking_server()) as server:
+        names = {"pcm": audio(4800)}
+        body = textwrap.indent(example, "    ")
+        url = "ws://127.0.0.1:8000/v1/stream"
+        exec(f"async def run():\n{body}".replace(url, server.url), names)
+        async with asyncio.timeout(10):
+            await names["run"]()
+    shown = capsys.readouterr().out
+    assert "Anna 0-4800 True" in shown
+    assert "**Ben** (00:00:00): 0-4800" in shown
 
 
 # --- in one mix -------------------------------------------------------------------------------

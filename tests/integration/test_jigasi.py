@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -10,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect as connect_at_once
 
 from stream_server.config import LimitsConfig
 
@@ -130,6 +134,31 @@ async def test_what_is_no_piece_closes_the_socket(server, voice, frame: Any, cod
         async with asyncio.timeout(10):
             assert await hear(socket), "what was said before is still told"
         assert socket.close_code == code
+
+
+FRAMES = st.one_of(
+    st.text(max_size=20),
+    st.binary(max_size=200),
+    st.builds(
+        payload,
+        st.sampled_from(["anna", "ben", "", "|", "\t"]) | st.text(max_size=9),
+        st.sampled_from(["en-US", "null", "", "zz", "|"]) | st.text(max_size=5),
+        st.integers(0, 9000).map(bytes) | st.binary(max_size=400),
+    ),
+)
+
+
+@given(frames=st.lists(FRAMES, max_size=6))
+@settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+def test_anything_may_be_sent(server, frames: list[str | bytes]) -> None:
+    with contextlib.suppress(ConnectionClosed), connect_at_once(address(server)) as socket:
+        for frame in [*frames, END]:
+            socket.send(frame)
+        while True:
+            check_reply(json.loads(text := socket.recv(10)), str(text))
 
 
 async def test_a_client_that_vanishes_leaves_nothing_behind(server, voice, until_idle) -> None:
