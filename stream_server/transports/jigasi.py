@@ -1,9 +1,9 @@
 """The socket on which Jitsi's Jigasi sends a whole meeting to its "Whisper" service, skynet.
 
 One socket a meeting: each binary message is a piece of one participant's audio with a header that
-names them, and what comes back names them too. Jigasi leaves silence out, so a session of ours is
-one participant's stretch of speech: it begins with a piece and ends when none has come for a
-while. Someone who listens takes no place, and the time of what was said never drifts.
+names them, and what comes back names them too. Nothing comes of who is muted, so a session of ours
+is one participant's stretch of audio: it begins with a piece and ends when none has come for a
+while. Someone who is muted takes no place, and the time of what was said never drifts.
 
 There are no errors in this protocol. Someone for whom there is no place goes without captions
 until there is one.
@@ -42,8 +42,8 @@ from stream_server.transports.socket import GRACE_SECONDS, Socket
 PATH = "/streaming-whisper/ws/{meeting}"
 """Jigasi puts an id of its own behind the address that it is set to."""
 HEADER_BYTES = 60
-QUIET_SECONDS = 2.0
-"""Without a piece after which a stretch of speech is over, as skynet has it."""
+QUIET_SECONDS = 3.0
+"""Without a piece after which a stretch of speech is over; Jigasi's pieces are of 1.5 s."""
 
 _END = b"\0"
 _SAMPLE_BYTES = 2
@@ -108,7 +108,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Stretch:
-    """What is told of a participant's stretch of speech. Pure.
+    """What is told of a participant's stretch of audio. Pure.
 
     Args:
         participant: as the client calls them.
