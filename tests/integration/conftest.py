@@ -275,13 +275,13 @@ def hearing() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def alone(hearing: Server, conversation: Conversation) -> dict[str, str]:
-    """What the server hears of each track of the conversation in a stream of its own.
+def transcribe(hearing: Server) -> Callable[[bytes], str]:
+    """Returns what the server hears of a track in a stream of its own.
 
     Without partials, so that the same audio always gives the same text.
     """
 
-    def transcribe(audio: bytes) -> str:
+    def hear(audio: bytes) -> str:
         url = hearing.url.replace("http", "ws", 1) + "/v1/stream"
         with connect_at_once(url, max_size=None) as socket:
             socket.send('{"type":"start","partial_interval_ms":0,"language":"en"}')
@@ -292,6 +292,12 @@ def alone(hearing: Server, conversation: Conversation) -> dict[str, str]:
         assert heard[-1]["type"] == "done"
         return " ".join(m["text"].strip() for m in heard if m["type"] == "final")
 
+    return hear
+
+
+@pytest.fixture(scope="module")
+def alone(transcribe: Callable[[bytes], str], conversation: Conversation) -> dict[str, str]:
+    """What the server hears of each track of the conversation in a stream of its own."""
     return {name: transcribe(track) for name, track in conversation.tracks.items()}
 
 
