@@ -65,6 +65,8 @@ class MinutesFile:
         self._path = path
         self._format = SUFFIXES[path.suffix]
         self._title = title
+        self.shows_running = self._format == "markdown"
+        """Whether what is being said is in it."""
 
     def write(self, timeline: Timeline) -> None:
         """Replace what is in the file."""
@@ -82,7 +84,7 @@ class MinutesView:
     Args:
         out: Where it is printed.
         format: What is printed.
-        files: Are written anew with each change.
+        files: Are written anew with each change of what is in them.
         title: Of the meeting.
     """
 
@@ -97,7 +99,8 @@ class MinutesView:
     def show(self, update: Utterance, timeline: Timeline) -> None:
         """Take what is said, or has been said."""
         for file in self._files:
-            file.write(timeline)
+            if update.is_final or file.shows_running:
+                file.write(timeline)
         if self._format == "text" and update.is_final and update.text:
             print(render_line(update), file=self._out, flush=True)
 

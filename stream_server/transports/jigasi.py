@@ -5,6 +5,9 @@ names them, and what comes back names them too. Nothing comes of who is muted, s
 is one participant's stretch of audio: it begins with a piece and ends when none has come for a
 while. Someone who is muted takes no place, and the time of what was said never drifts.
 
+The socket itself may be silent for as long as nobody speaks: Jigasi does not come again after a
+close. Pings of the WebSocket tell whether it is still there.
+
 There are no errors in this protocol. Someone for whom there is no place goes without captions
 until there is one.
 """

@@ -103,6 +103,21 @@ async def test_who_cannot_be_heard_does_not_end_the_others(
     assert out.read_text().count("Anna: ") == 2
 
 
+def test_files_change_when_what_is_in_them_does(tmp_path):
+    paths = [tmp_path / "m.md", tmp_path / "m.srt"]
+    files = [MinutesFile(path, "Plan") for path in paths]
+    view, timeline = MinutesView(io.StringIO(), "text", files, "Plan"), Timeline()
+    running = Utterance(0, "Anna", 0, 0, SECOND, "good", " mor")
+    timeline.add(running)
+    view.show(running, timeline)
+    assert "Anna: good mor" in paths[0].read_text()
+    assert not paths[1].exists()
+    said = Utterance(0, "Anna", 0, 0, SECOND, "good morning", is_final=True)
+    timeline.add(said)
+    view.show(said, timeline)
+    assert "Anna: good morning" in paths[1].read_text()
+
+
 async def test_what_is_no_text_is_printed_last(serving, speaking_server, clip):
     async with serving(speaking_server()) as server:
         _, text = await play(server.url, [Track("Anna", clip)], format="markdown")
