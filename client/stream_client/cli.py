@@ -28,6 +28,7 @@ from stream_client.meeting_play import (
     MinutesFile,
     MinutesView,
     Track,
+    parse_address,
     play_meeting,
     show_meeting,
 )
@@ -182,8 +183,8 @@ def join(
         try:
             async with RoomBot(room) as bot:
                 for address in addresses:
-                    name, _, place = address.rpartition("=")
-                    await bot.join_whep(place, name=name or None, token=token)
+                    name, place = parse_address(address)
+                    await bot.join_whep(place, name=name, token=token)
                 _note("listening; Ctrl-C ends")
                 await bot.wait()
         finally:

@@ -48,6 +48,14 @@ class Track:
         return cls(name.strip(), Path(path), at)
 
 
+def parse_address(text: str) -> tuple[str | None, str]:
+    """Return the name, if there is one, and the address in ``[NAME=]URL``."""
+    name, equals, address = text.partition("=")
+    if not equals or "://" in name:  # this one is part of the address
+        return None, text
+    return name.strip() or None, address
+
+
 class MinutesFile:
     """A file with what has been said so far.
 
@@ -169,4 +177,11 @@ async def play_meeting(
         raise errors[0]
 
 
-__all__ = ["MinutesFile", "MinutesView", "Track", "play_meeting", "show_meeting"]
+__all__ = [
+    "MinutesFile",
+    "MinutesView",
+    "Track",
+    "parse_address",
+    "play_meeting",
+    "show_meeting",
+]

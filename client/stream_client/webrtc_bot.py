@@ -165,6 +165,8 @@ class RoomBot:
         if self._room is None:
             self._room = self._connect()
         await self._describe(self._room, offer, "offer", self._name_of)
+        for transceiver in self._room.getTransceivers():
+            _prefer_passive(transceiver.receiver.transport)
         await self._room.setLocalDescription(await self._room.createAnswer())
         return str(self._room.localDescription.sdp)
 
@@ -253,6 +255,16 @@ async def _receive(track: MediaStreamTrack, frames: asyncio.Queue[av.AudioFrame 
             return
         with contextlib.suppress(asyncio.QueueFull):
             frames.put_nowait(frame)
+
+
+def _prefer_passive(transport: object) -> None:
+    """Let the room begin the DTLS handshake where its offer leaves that open.
+
+    aiortc would begin it itself and offers ciphers for ECDSA alone, so that a room with an RSA
+    certificate could not answer (aiortc issue 1434). There is no public way.
+    """
+    if getattr(transport, "_role", None) == "auto":
+        transport._set_role("server")  # type: ignore[attr-defined]
 
 
 def _read_streams(sdp: str) -> dict[str, str]:

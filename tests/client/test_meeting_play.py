@@ -12,7 +12,7 @@ import pytest
 
 from stream_client.errors import ClientError, SourceError
 from stream_client.meeting import Meeting
-from stream_client.meeting_play import MinutesFile, MinutesView, Track, play_meeting
+from stream_client.meeting_play import MinutesFile, MinutesView, Track, parse_address, play_meeting
 from stream_client.timeline import Timeline, Utterance
 
 SECOND = 16_000
@@ -35,6 +35,19 @@ def test_a_track_is_a_name_and_a_file(text, expected):
 def test_what_is_no_track(text):
     with pytest.raises(ValueError, match="NAME=FILE"):
         Track.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Anna=https://x/whep?room=1", ("Anna", "https://x/whep?room=1")),
+        ("https://x/whep?room=1", (None, "https://x/whep?room=1")),
+        ("https://x/whep", (None, "https://x/whep")),
+        (" =https://x/whep", (None, "https://x/whep")),
+    ],
+)
+def test_an_address_may_have_a_name(text, expected):
+    assert parse_address(text) == expected
 
 
 def test_minutes_are_whole_at_each_moment(tmp_path):

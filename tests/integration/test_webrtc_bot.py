@@ -205,6 +205,7 @@ async def test_three_tracks_of_one_room_that_offers(hearing, conversation, alone
                     sender._stream_id = name  # as rooms name a stream after who publishes it
                 await room.setLocalDescription(await room.createOffer())
                 answer = await bot.answer(room.localDescription.sdp)
+                assert "a=setup:passive" in answer, "rooms with RSA certificates begin"
                 await room.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
             await publish(first)
