@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import fractions
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import av
@@ -29,6 +31,8 @@ from stream_client.meeting import Meeting
 from stream_client.webrtc_bot import RoomBot
 from stream_protocol.messages import Start
 
+CLIP = Path(__file__).parents[1] / "data" / "digits.opus"
+DEBIAN_PYTHON = "/usr/bin/python3"
 RATE = 16_000
 FRAME = 320
 """Samples of 20 ms."""
@@ -101,22 +105,27 @@ class Room:
             Route("/whep/sessions/{name}", self.delete, methods=["DELETE"]),
             Route("/whep/{name}", self.play, methods=["POST"]),
         ]
-        config = uvicorn.Config(Starlette(routes=routes), port=port, log_level="warning")
-        server = uvicorn.Server(config)
-        with contextlib.ExitStack() as stack:
-            server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-            serving = asyncio.create_task(server.serve())
-            stack.callback(serving.cancel)
-            while not server.started:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        async with serving(port, *routes):
             self.url = f"http://127.0.0.1:{port}/whep"
-            try:
-                yield self
-            finally:
-                server.should_exit = True
-                await serving
-                for connection in self._connections.values():
-                    await connection.close()
+            yield self
+        for connection in self._connections.values():
+            await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(port: int, *routes: Route) -> AsyncIterator[None]:
+    """Serve HTTP for the length of a block."""
+    app = Starlette(routes=routes)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    task = asyncio.create_task(server.serve())
+    try:
+        while not server.started:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        await task
 
 
 def through_opus(pcm: bytes) -> bytes:
@@ -241,6 +250,52 @@ async def test_the_bot_may_offer_too(server, voice) -> None:
             await reading
     assert set(meeting.timeline.speakers) == {"track 0", "track 1"}
     assert {each.speaker for each in meeting.timeline.utterances} == {"track 0", "track 1"}
+
+
+def has_gstreamer() -> bool:
+    if not Path(DEBIAN_PYTHON).exists():
+        return False
+    asked = 'import gi; gi.require_version("GstWebRTC", "1.0")'
+    done = subprocess.run([DEBIAN_PYTHON, "-c", asked], capture_output=True, env={"LANG": "C"})
+    return done.returncode == 0
+
+
+async def test_a_room_of_gstreamer_with_its_rsa_certificate(server, free_port) -> None:
+    """GStreamer makes the offers, as an SFU that is no aiortc."""
+    if not await asyncio.to_thread(has_gstreamer):
+        pytest.skip("no GStreamer with Python bindings here; .ci/run has the Debian packages")
+    script, port = Path(__file__).with_name("gstreamer_whip.py"), free_port()
+    async with Meeting(address(server)) as meeting:
+        reading = asyncio.create_task(drain(meeting))
+        async with RoomBot(meeting, lambda stream, mid: "GStreamer") as bot:
+
+            async def take(request: Request) -> Response:
+                answer = await bot.answer((await request.body()).decode())
+                return Response(answer, 201, {"Location": "/room/1"})
+
+            async def hang_up(request: Request) -> Response:
+                return Response(status_code=200)
+
+            routes = [
+                Route("/room", take, methods=["POST"]),
+                Route("/room/1", hang_up, methods=["DELETE"]),
+            ]
+            async with serving(port, *routes):
+                process = await asyncio.create_subprocess_exec(
+                    DEBIAN_PYTHON, str(script), str(CLIP), f"http://127.0.0.1:{port}/room", "10",
+                    stderr=asyncio.subprocess.PIPE, env={"LANG": "C"},
+                )  # fmt: skip
+                async with asyncio.timeout(60):
+                    _, errors = await process.communicate()
+                assert process.returncode == 0, errors
+        await meeting.end()
+        async with asyncio.timeout(10):
+            await reading
+    said = meeting.timeline.utterances
+    assert [each.speaker for each in said] == ["GStreamer"] * 3
+    # The clip says three things, the second 3.1 s after the first.
+    apart = (said[1].words[0].start - said[0].words[0].start) / RATE
+    assert apart == pytest.approx(3.1, abs=0.4)
 
 
 async def test_a_room_that_is_not_there(server, voice, free_port) -> None:
