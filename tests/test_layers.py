@@ -40,6 +40,7 @@ LAYERS = (
     "stream_client.cli",
     "stream_client.meeting_play stream_client.webrtc_bot",
     "stream_client.captions stream_client.load stream_client.meeting",
+    "stream_client.outlets",
     "stream_client.client",
     "stream_client.minutes stream_client.mixdown",
     "stream_client.resume stream_client.sources stream_client.timeline",

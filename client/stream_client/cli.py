@@ -23,7 +23,7 @@ from stream_client.captions import Format, View, make_view
 from stream_client.client import Reconnect, Stream, connect
 from stream_client.errors import ClientError, SourceError
 from stream_client.load import LoadPlan, find_files, run_load
-from stream_client.meeting import Meeting
+from stream_client.meeting import Meeting, Mixing
 from stream_client.meeting_play import (
     MinutesFile,
     MinutesView,
@@ -72,7 +72,8 @@ _MinutesFiles = Annotated[
 ]
 _Title = Annotated[str, typer.Option(help="Of the minutes.")]
 _Mixed = Annotated[
-    bool, typer.Option("--mixed", help="One stream for all; the loudest is who speaks.")
+    Mixing,
+    typer.Option(help="One stream for several: never, if the server is full, or always for all."),
 ]
 
 
@@ -136,7 +137,7 @@ def meeting(
     format: _MinutesFormat = "text",
     out: _MinutesFiles = None,
     title: _Title = "Meeting",
-    mixed: _Mixed = False,
+    mixed: _Mixed = "never",
     language: _Language = None,
     api_key: _ApiKey = None,
 ) -> None:
@@ -168,7 +169,7 @@ def join(
     format: _MinutesFormat = "text",
     out: _MinutesFiles = None,
     title: _Title = "Meeting",
-    mixed: _Mixed = False,
+    mixed: _Mixed = "never",
     language: _Language = None,
     api_key: _ApiKey = None,
 ) -> None:

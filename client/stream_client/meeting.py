@@ -1,7 +1,7 @@
 """Meetings: ``async with Meeting(url) as meeting``, add participants, send each one's audio.
 
 Each participant has a stream of their own, which survives breaks as any does; what comes back is
-merged by ``timeline``. With ``mixed`` there is one stream for all (``mixdown``).
+merged by ``timeline``. Where the server has too few places, several share one (``mixdown``).
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal
 
 from stream_client.client import RECONNECTED, Reconnect, Stream, connect
-from stream_client.errors import ClientError
-from stream_client.mixdown import Mixdown, MixReader
+from stream_client.errors import ClientError, ServerRefused
+from stream_client.mixdown import MixReader
+from stream_client.outlets import Mix, Outlet, OwnStream
 from stream_client.timeline import GAP, Placement, Timeline, Utterance
 from stream_protocol.errors import LocalProtocolError
 from stream_protocol.messages import CLOCK_RATE, Notice, Start
 
 QUIET_SECONDS = 1.0
 """Without live audio of somebody after which what they said is finalised."""
-MIX_DELAY = CLOCK_RATE // 4
-"""Samples by which a mix lags behind the clock, so that pieces that come late are in it."""
-MIX_AHEAD = 5 * CLOCK_RATE
-"""Samples of a recording that may wait for the others, in a mix."""
+Mixing = Literal["never", "full", "always"]
+"""Whether several share a stream: never, where the server is full, or from the beginning."""
 
 _TICK_SECONDS = 0.1
-_KEEP_ALIVE = 3
-"""Times within the server's idle timeout that somebody silent is heard of."""
+_FULL = ("overloaded", "limit")
+"""What a server says that has no place for one more."""
+_PLACE_SECONDS = 10.0
+"""What a stream that is stopped gets to give its place free."""
+_PLACE_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Meeting:
         start: What is wanted; the audio is 16 kHz mono s16le. Without it word times are asked for.
         api_key: Sent as ``Authorization: Bearer``.
         reconnect: How each stream goes on after a break.
-        mixed: Whether all go into one stream, for servers with few places.
+        mixed: Whether several share a stream. Where the server is ``full``, whoever came last with
+            a stream of their own shares it with those for whom there is no place.
         clock: Seconds that never go back.
     """
 
@@ -61,7 +64,7 @@ class Meeting:
         *,
         api_key: str | None = None,
         reconnect: Reconnect | None = Reconnect(),  # noqa: B008 - immutable
-        mixed: bool = False,
+        mixed: Mixing = "never",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         start = start or Start(words=True)
@@ -72,10 +75,12 @@ class Meeting:
         )
         self._clock = clock
         self._began = clock()
-        self._mix = _Mix() if mixed else None
+        self._mixed = mixed
+        self._mix: Mix | None = None
         self._streams = contextlib.AsyncExitStack()
         self._readers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
+        self._adding = asyncio.Lock()
         self._updates = _Updates()
         self._participants: list[Participant] = []
         self._is_ended = False
@@ -86,13 +91,10 @@ class Meeting:
 
     async def __aenter__(self) -> Meeting:
         self._began = self._clock()
-        if self._mix is None:
-            _start(self._watch(), self._helpers)
-            return self
-        stream = await self._streams.enter_async_context(self._open())
-        reader = MixReader(self.timeline, self._mix.down)
-        _start(self._mix.pump(stream, lambda: self.now), self._helpers)
-        _start(self._read_mix(stream, reader), self._readers)
+        _start(self._watch(), self._helpers)
+        if self._mixed == "always":
+            self._mix = Mix()
+            await self._open_mix(self._mix, 0)
         return self
 
     async def __aexit__(
@@ -134,18 +136,10 @@ class Meeting:
         """
         if self._is_ended:
             raise LocalProtocolError("the meeting has ended; nobody can join any more")
-        placement = Placement()
-        if self._mix is not None:
-            number = self.timeline.join(name, placement)
-            outlet: _Outlet = self._mix.open(number, placement, at)
-        else:
-            stream = await self._streams.enter_async_context(self._open())
-            number = self.timeline.join(name, placement)
-            _start(self._read(stream, number), self._readers)
-            outlet = _OwnStream(stream)
-        participant = Participant(self, name, placement, outlet, at)
-        self._participants.append(participant)
-        return participant
+        async with self._adding:  # who is refused may have to share with who came before
+            participant = await self._add(name, at)
+            self._participants.append(participant)
+            return participant
 
     async def end(self) -> None:
         """Say that nobody speaks any more. Keep iterating: the last finals are still to come."""
@@ -173,6 +167,59 @@ class Meeting:
         if update is None:
             raise StopAsyncIteration
         return update
+
+    async def _add(self, name: str, at: int | None) -> Participant:
+        mix = self._mix
+        if self._mixed != "always":
+            try:
+                return await self._add_stream(name, at)
+            except ServerRefused as error:
+                if self._mixed == "never" or error.code not in _FULL:
+                    raise
+                mix = mix or await self._share_last(at, error)
+        assert mix is not None
+        placement = Placement()
+        number = self.timeline.join(name, placement)
+        return Participant(self, number, placement, mix.open(number, placement, at), at)
+
+    async def _add_stream(self, name: str, at: int | None) -> Participant:
+        stream = await self._streams.enter_async_context(self._open())
+        placement = Placement()
+        number = self.timeline.join(name, placement)
+        reading = _start(self._read(stream, number), self._readers)
+        outlet = OwnStream(stream, reading)
+        return Participant(self, number, placement, outlet, at)
+
+    async def _share_last(self, at: int | None, refusal: ServerRefused) -> Mix:
+        """Let whoever came last share their place; return the mix.
+
+        Args:
+            at: Where the recording begins that is to be in the mix too; none is live audio.
+            refusal: What the server said; raised if there is nobody to share with.
+        """
+        owners = [each for each in self._participants if each.has_stream]
+        if not owners:
+            raise refusal
+        last = owners[-1]
+        origin = min(last.end, self.now if at is None else at)
+        mix = Mix(origin)
+        await last.move(mix)
+        for attempt in range(_PLACE_TRIES):
+            try:
+                await self._open_mix(mix, last.number)
+                self._mix = mix
+                return mix
+            except ServerRefused as error:
+                refusal = error
+                await asyncio.sleep(_TICK_SECONDS * (attempt + 1))
+        await mix.give_up()
+        self.note_failure(last.name, refusal)
+        raise refusal
+
+    async def _open_mix(self, mix: Mix, first: int) -> None:
+        stream = await self._streams.enter_async_context(self._open())
+        _start(mix.pump(stream, lambda: self.now), self._helpers)
+        _start(self._read_mix(stream, MixReader(self.timeline, mix.down, first)), self._readers)
 
     async def _read(self, stream: Stream, number: int) -> None:
         try:
@@ -215,23 +262,48 @@ class Participant:
     def __init__(
         self,
         meeting: Meeting,
-        name: str,
+        number: int,
         placement: Placement,
-        outlet: _Outlet,
+        outlet: Outlet,
         at: int | None,
     ) -> None:
         self._meeting = meeting
         self._placement = placement
         self._outlet = outlet
         self._is_live = at is None
-        self._is_sending = False
+        self._sending = asyncio.Lock()
         self._is_heard = False
         self._has_left = False
         self._last = meeting.seconds
         """When there was last something for the server."""
         if at is not None:
             placement.place(0, at)
-        self.name = name
+        self.number = number
+        """Counts up from 0 in the order in which participants came."""
+        self.name = meeting.timeline.name(number)
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether they are there with a stream of their own."""
+        return isinstance(self._outlet, OwnStream) and not self._has_left
+
+    @property
+    def end(self) -> int:
+        """Samples of the meeting at which the audio that was sent ends."""
+        return self._placement.end(self._outlet.position)
+
+    async def move(self, mix: Mix) -> None:
+        """Go on in a mix; returns when the place of their own stream is free. For the meeting."""
+        async with self._sending:
+            before, at = self._outlet, None if self._is_live else self.end
+            self._placement = Placement()
+            if at is not None:
+                self._placement.place(0, at)
+            self._outlet = mix.open(self.number, self._placement, at)
+        with contextlib.suppress(ClientError):  # its reader reports that
+            await before.finish()
+        if isinstance(before, OwnStream):
+            await asyncio.wait([before.reading], timeout=_PLACE_SECONDS)
 
     async def send(self, pcm: bytes, *, at: int | None = None) -> None:
         """Send 16 kHz mono s16le, in pieces of any length; silence may be left out.
@@ -247,20 +319,17 @@ class Participant:
         """
         if self._has_left:
             raise LocalProtocolError(f"{self.name} has left; add them again")
-        position, missing = self._outlet.position, 0
-        if self._is_live and at is None:
-            missing = self._placement.place_live(position, len(pcm) // 2, self._meeting.now)
-        elif at is not None:
-            missing = self._placement.place(position, at)
-        self._is_sending = True
-        try:
+        async with self._sending:
+            position, missing = self._outlet.position, 0
+            if self._is_live and at is None:
+                missing = self._placement.place_live(position, len(pcm) // 2, self._meeting.now)
+            elif at is not None:
+                missing = self._placement.place(position, at)
             if missing > GAP:
                 await self._outlet.pause()
             elif missing:
                 pcm = bytes(2 * missing) + pcm
             await self._outlet.write(pcm)
-        finally:
-            self._is_sending = False
         self._is_heard, self._last = True, self._meeting.seconds
 
     async def leave(self) -> None:
@@ -272,7 +341,7 @@ class Participant:
 
     async def rest(self) -> None:
         """Take note that time passes. Called by the meeting."""
-        if self._has_left or self._is_sending:
+        if self._has_left or self._sending.locked():
             return
         now = self._meeting.seconds
         silent = now - self._last
@@ -280,135 +349,6 @@ class Participant:
         if is_quiet or silent >= self._outlet.patience:
             self._is_heard, self._last = False, now
             await self._outlet.pause()
-
-
-class _Outlet(Protocol):
-    """Where a participant's audio goes."""
-
-    @property
-    def position(self) -> int:
-        """Samples written so far."""
-
-    @property
-    def patience(self) -> float:
-        """Seconds of silence after which it should hear something."""
-
-    async def write(self, pcm: bytes) -> None:
-        """Take audio."""
-
-    async def pause(self) -> None:
-        """Take note that nobody speaks."""
-
-    async def finish(self) -> None:
-        """Take note that no more follows."""
-
-
-class _OwnStream:
-    """A stream for one participant."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    @property
-    def position(self) -> int:
-        return self._stream.position
-
-    @property
-    def patience(self) -> float:
-        idle_ms = self._stream.ready.limits.idle_timeout_ms
-        return idle_ms / 1000 / _KEEP_ALIVE if idle_ms else float("inf")
-
-    async def write(self, pcm: bytes) -> None:
-        await self._stream.send(pcm)
-
-    async def pause(self) -> None:
-        await self._stream.flush()
-
-    async def finish(self) -> None:
-        await self._stream.stop()
-
-
-class _Mix:
-    """One stream for all: mixes what the participants write, at the pace of the meeting."""
-
-    def __init__(self) -> None:
-        self.down = Mixdown()
-        self._tracks: list[_Track] = []
-        self._has_room = asyncio.Condition()
-        self._is_ended = False
-        self._is_broken = False
-
-    def open(self, number: int, placement: Placement, at: int | None) -> _Track:
-        """Return where a participant writes."""
-        track = _Track(self, number, placement, at)
-        self._tracks.append(track)
-        return track
-
-    def end(self) -> None:
-        """Take note that nobody writes any more."""
-        self._is_ended = True
-
-    async def pump(self, stream: Stream, now: Callable[[], int]) -> None:
-        """Send the mix as it grows, then stop."""
-        try:
-            while not self._is_ended:
-                await stream.send(self.down.take(self._until(now())))
-                async with self._has_room:
-                    self._has_room.notify_all()
-                await asyncio.sleep(_TICK_SECONDS)
-            await stream.send(self.down.take(max((t.end for t in self._tracks), default=0)))
-            await stream.stop()
-        except ClientError:
-            self._is_broken = True  # its reader reports that
-            async with self._has_room:
-                self._has_room.notify_all()
-
-    async def wait_for_room(self, end: int) -> None:
-        """Return when a recording that reaches up to ``end`` is not too far ahead."""
-        async with self._has_room:
-            await self._has_room.wait_for(
-                lambda: self._is_broken or end - self.down.cursor <= MIX_AHEAD
-            )
-
-    def _until(self, now: int) -> int:
-        """Samples up to which everybody has said what they will say."""
-        recordings = [t.end for t in self._tracks if t.is_recording and not t.is_finished]
-        is_live = not any(t.is_recording for t in self._tracks) or any(
-            not t.is_recording and not t.is_finished for t in self._tracks
-        )
-        limits = [*recordings, *([now - MIX_DELAY] if is_live else [])]
-        if limits:
-            return min(limits)
-        return max(t.end for t in self._tracks)
-
-
-class _Track:
-    """A participant's part of a mix."""
-
-    patience = float("inf")
-
-    def __init__(self, mix: _Mix, number: int, placement: Placement, at: int | None) -> None:
-        self._mix = mix
-        self._number = number
-        self._placement = placement
-        self.is_recording = at is not None
-        self.is_finished = False
-        self.position = 0
-        self.end = at or 0
-        """Samples of the meeting at which what was written ends."""
-
-    async def write(self, pcm: bytes) -> None:
-        self._mix.down.add(self._number, self._placement.start(self.position), pcm)
-        self.position += len(pcm) // 2
-        self.end = self._placement.end(self.position)
-        if self.is_recording:
-            await self._mix.wait_for_room(self.end)
-
-    async def pause(self) -> None:
-        """Do nothing: the mix goes on with silence."""
-
-    async def finish(self) -> None:
-        self.is_finished = True
 
 
 class _Updates:
@@ -440,15 +380,10 @@ class _Updates:
         return self._waiting.popitem(last=False)[1]
 
 
-def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
-    tasks.add(asyncio.create_task(work))
+def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    return task
 
 
-__all__ = [
-    "MIX_AHEAD",
-    "MIX_DELAY",
-    "QUIET_SECONDS",
-    "Failure",
-    "Meeting",
-    "Participant",
-]
+__all__ = ["QUIET_SECONDS", "Failure", "Meeting", "Mixing", "Participant"]

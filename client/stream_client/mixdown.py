@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -27,10 +28,15 @@ _Number = TypeVar("_Number", np.int32, np.float64)
 
 
 class Mixdown:
-    """Mixes what comes in pieces, and remembers how loud each participant was."""
+    """Mixes what comes in pieces, and remembers how loud each participant was.
 
-    def __init__(self) -> None:
-        self._cursor = 0
+    Args:
+        origin: Samples of the meeting at which the mix begins.
+    """
+
+    def __init__(self, origin: int = 0) -> None:
+        self.origin = origin
+        self._cursor = origin
         self._waiting: npt.NDArray[np.int32] = np.zeros(0, np.int32)
         """From the cursor on."""
         self._energies: dict[int, npt.NDArray[np.float64]] = {}
@@ -38,7 +44,7 @@ class Mixdown:
 
     @property
     def cursor(self) -> int:
-        """Samples that have been taken."""
+        """Samples of the meeting up to which the mix has been taken."""
         return self._cursor
 
     def add(self, participant: int, at: int, pcm: bytes) -> None:
@@ -120,18 +126,20 @@ class MixReader:
     Args:
         timeline: Gets what is said.
         mixdown: Knows who was loudest when.
+        first: Who speaks where nobody has been heard yet.
     """
 
-    def __init__(self, timeline: Timeline, mixdown: Mixdown) -> None:
+    def __init__(self, timeline: Timeline, mixdown: Mixdown, first: int = 0) -> None:
         self._timeline = timeline
         self._mixdown = mixdown
-        self._last = 0
+        self._last = first
         """Who spoke last."""
 
     def take(self, message: ServerMessage) -> list[Utterance]:
         """Take a message of the stream; return what it says, if anything."""
         if not isinstance(message, Partial | Final):
             return []
+        message = _shifted(message, self._mixdown.origin)
         # What is running may turn out to be somebody else's.
         self._timeline.interrupt(self._last)
         if isinstance(message, Partial):
@@ -176,6 +184,18 @@ class MixReader:
         if participant is not None:
             self._last = participant
         return self._last
+
+
+def _shifted(message: Partial | Final, by: int) -> Partial | Final:
+    """Return a message with its positions on the meeting's clock."""
+    start, end = message.start + by, message.end + by
+    if isinstance(message, Partial):
+        return msgspec.structs.replace(message, start=start, end=end)
+    words = message.words and [
+        msgspec.structs.replace(word, start=word.start + by, end=word.end + by)
+        for word in message.words
+    ]
+    return msgspec.structs.replace(message, start=start, end=end, words=words)
 
 
 __all__ = ["FRAME", "MixReader", "Mixdown", "Run", "split_by_speaker"]

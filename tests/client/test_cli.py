@@ -203,7 +203,7 @@ async def test_a_meeting_of_files(serving, speaking_server, clip, tmp_path):
 async def test_a_meeting_as_json_in_one_mix(serving, speaking_server, clip):
     async with serving(speaking_server()) as server:
         status, out, _ = await run(
-            "meeting", f"Anna={clip}", "--url", server.url, "--pace", "max", "--mixed",
+            "meeting", f"Anna={clip}", "--url", server.url, "--pace", "max", "--mixed", "always",
             "--format", "json",
         )  # fmt: skip
     assert status == 0

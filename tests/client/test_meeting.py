@@ -12,7 +12,8 @@ import pytest
 
 from stream_client.client import Reconnect
 from stream_client.errors import ServerRefused, StreamBroken
-from stream_client.meeting import MIX_AHEAD, Meeting
+from stream_client.meeting import Meeting
+from stream_client.outlets import MIX_AHEAD
 from stream_protocol.errors import LocalProtocolError
 from stream_protocol.messages import Error, Flush, Start
 
@@ -223,7 +224,7 @@ async def test_the_example_of_the_page_runs(serving, speaking_server, capsys):
 
 
 async def test_a_mix_is_one_stream_and_the_loudest_speaks(serving, speaking_server):
-    async with serving(speaking_server()) as server, Meeting(server.url, mixed=True) as meeting:
+    async with serving(speaking_server()) as server, Meeting(server.url, mixed="always") as meeting:
         anna = await meeting.add("Anna", at=0)
         ben = await meeting.add("Ben", at=4800)
         await anna.send(audio(9600, 100))
@@ -245,7 +246,7 @@ async def test_a_live_mix_goes_on_in_silence(serving, speaking_server):
     clock = Clock()
     async with (
         serving(speaking_server()) as server,
-        Meeting(server.url, mixed=True, clock=clock) as meeting,
+        Meeting(server.url, mixed="always", clock=clock) as meeting,
     ):
         anna = await meeting.add("Anna")
         clock.seconds += 1
@@ -258,7 +259,7 @@ async def test_a_live_mix_goes_on_in_silence(serving, speaking_server):
 
 
 async def test_a_recording_waits_for_the_others_in_a_mix(serving, speaking_server):
-    async with serving(speaking_server()) as server, Meeting(server.url, mixed=True) as meeting:
+    async with serving(speaking_server()) as server, Meeting(server.url, mixed="always") as meeting:
         anna, ben = await meeting.add("Anna", at=0), await meeting.add("Ben", at=0)
         ahead = asyncio.create_task(anna.send(audio(MIX_AHEAD + 1600)))
         await asyncio.sleep(0.25)
@@ -273,7 +274,7 @@ async def test_a_recording_waits_for_the_others_in_a_mix(serving, speaking_serve
 async def test_a_mix_that_breaks_is_a_failure_of_all(serving, speaking_server):
     async with (
         serving(speaking_server(cut_after=[3])) as server,
-        Meeting(server.url, mixed=True, reconnect=None) as meeting,
+        Meeting(server.url, mixed="always", reconnect=None) as meeting,
     ):
         anna = await meeting.add("Anna", at=0)
         await anna.send(audio(MIX_AHEAD + 1600))
@@ -281,3 +282,90 @@ async def test_a_mix_that_breaks_is_a_failure_of_all(serving, speaking_server):
         await read_all(meeting)
     [failure] = meeting.failures
     assert failure.speaker == "Anna"
+
+
+# --- where the server is full ---------------------------------------------------------------------
+
+
+async def test_who_finds_no_place_shares_one(serving, speaking_server):
+    async with (
+        serving(speaking_server(places=2)) as server,
+        Meeting(server.url, mixed="full") as meeting,
+    ):
+        anna, ben = await meeting.add("Anna", at=0), await meeting.add("Ben", at=0)
+        for each in (anna, ben):
+            await each.send(audio(4800, 100))
+        cem = await meeting.add("Cem", at=4800)
+        dora = await meeting.add("Dora", at=9600)
+        await ben.send(audio(4800, 100))  # from 4800 on, as Cem
+        await cem.send(audio(4800, 2000))
+        await dora.send(audio(4800, 50))
+        await anna.send(audio(4800, 100))
+        await meeting.end()
+        await read_all(meeting)
+    assert meeting.failures == []
+    assert [(speaker, start) for speaker, _, start, _ in lines(meeting)] == [
+        ("Anna", 0),
+        ("Ben", 0),
+        ("Anna", 4800),
+        ("Cem", 4800),
+        ("Dora", 9600),
+    ]
+    assert [len(heard.audio) // 2 for heard in server.heard] == [9600, 4800, 9600]
+
+
+async def test_live_audio_goes_on_in_the_shared_stream(serving, speaking_server):
+    clock = Clock()
+    async with (
+        serving(speaking_server(places=1)) as server,
+        Meeting(server.url, mixed="full", clock=clock) as meeting,
+    ):
+        anna = await meeting.add("Anna")
+        clock.seconds += 1
+        await anna.send(audio(SECOND))
+        ben = await meeting.add("Ben")
+        clock.seconds += 0.5
+        await anna.send(audio(8000, 100))
+        await ben.send(audio(4000, 3000))
+        await meeting.end()
+        await read_all(meeting)
+    assert meeting.failures == []
+    own, shared = server.heard
+    assert bytes(own.audio) == audio(SECOND)
+    assert bytes(shared.audio) == audio(4000, 100) + audio(4000, 3100)
+    assert {(each.speaker, each.start // 8000) for each in meeting.timeline.utterances} >= {
+        ("Anna", 0),
+        ("Ben", 2),
+    }
+
+
+async def test_a_place_that_is_taken_meanwhile_is_a_failure(serving, speaking_server, monkeypatch):
+    monkeypatch.setattr("stream_client.meeting._PLACE_TRIES", 2)
+    async with (
+        serving(speaking_server(places=1)) as server,
+        Meeting(server.url, mixed="full") as meeting,
+    ):
+        anna = await meeting.add("Anna", at=0)
+        server.places = 0
+        with pytest.raises(ServerRefused):
+            await meeting.add("Ben", at=0)
+        [failure] = meeting.failures
+        assert failure.speaker == "Anna"
+        with pytest.raises(StreamBroken):
+            await anna.send(audio(10))
+
+
+async def test_a_server_that_is_full_of_others_is_a_refusal(serving, speaking_server):
+    async with (
+        serving(speaking_server(places=0)) as server,
+        Meeting(server.url, mixed="full") as meeting,
+    ):
+        with pytest.raises(ServerRefused):
+            await meeting.add("Anna")
+    async with (
+        serving(speaking_server(places=1)) as server,
+        Meeting(server.url) as meeting,
+    ):
+        await meeting.add("Anna")
+        with pytest.raises(ServerRefused):
+            await meeting.add("Ben")

@@ -100,7 +100,9 @@ async def test_files_are_played_on_one_clock(serving, speaking_server, clip):
 
 async def test_files_are_played_in_one_mix(serving, speaking_server, clip):
     async with serving(speaking_server()) as server:
-        meeting, _ = await play(server.url, [Track("Anna", clip), Track("Ben", clip)], mixed=True)
+        meeting, _ = await play(
+            server.url, [Track("Anna", clip), Track("Ben", clip)], mixed="always"
+        )
     assert len(server.heard) == 1
     assert meeting.timeline.end == 9600
 

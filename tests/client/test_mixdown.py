@@ -103,6 +103,20 @@ def test_what_the_mix_says_has_its_speakers():
     assert timeline.running == ()
 
 
+def test_a_mix_may_begin_in_the_middle_of_a_meeting():
+    origin = 50 * FRAME
+    timeline, mix = Timeline(), Mixdown(origin)
+    for name in ("Anna", "Ben"):
+        timeline.join(name, Placement())
+    mix.add(1, origin - FRAME, tone(100, 3))
+    assert mix.take(origin + 2 * FRAME) == tone(100, 2)
+    reader = MixReader(timeline, mix, first=1)
+    [said] = reader.take(final("no", [word("no", 0, 1)]))
+    assert (said.speaker, said.start, said.words[0].end) == ("Ben", origin, origin + FRAME)
+    [running] = reader.take(Partial(4, 0, 1, "so", "", 90 * FRAME, 91 * FRAME))
+    assert (running.speaker, running.start) == ("Ben", origin + 90 * FRAME)
+
+
 def test_where_nobody_is_heard_it_is_who_spoke_last():
     timeline, mix = Timeline(), Mixdown()
     timeline.join("Anna", Placement())

@@ -14,6 +14,7 @@ from stream_client.client import Reconnect
 from stream_client.meeting import Meeting
 from stream_client.minutes import render_minutes
 from stream_protocol.messages import Start
+from stream_server.config import LimitsConfig
 
 RATE = 16_000
 STEP = 3200
@@ -101,6 +102,27 @@ async def test_live_with_mutes_and_somebody_who_comes_late(hearing, conversation
     assert [each for each in updates if not each.is_final]
 
 
+async def test_a_full_server_is_shared(running, voice) -> None:
+    with running(LimitsConfig(max_sessions=2)) as server:
+        async with Meeting(address(server), mixed="full") as meeting:
+            reading = asyncio.create_task(drain(meeting))
+            people = [await meeting.add(name, at=0) for name in ("Anna", "Ben", "Cem")]
+            # One after the other, so that who is loudest is who speaks.
+            for place, person in enumerate(people):
+                await person.send(bytes(place * len(voice())) + voice())
+            await meeting.end()
+            async with asyncio.timeout(20):
+                await reading
+        assert meeting.failures == []
+        said = [each.speaker for each in meeting.timeline.utterances]
+        assert sorted(set(said)) == ["Anna", "Ben", "Cem"]
+
+
+async def drain(meeting: Meeting) -> None:
+    async for _ in meeting:
+        pass
+
+
 class Wire:
     """A connection to a server that can be cut."""
 
@@ -179,7 +201,7 @@ async def test_breaks_change_neither_words_nor_clock(hearing, conversation, alon
 @pytest.mark.speech
 async def test_mixed_down_the_loudest_is_who_speaks(hearing, conversation) -> None:
     start = Start(words=True, language="en", partial_interval_ms=0)
-    async with Meeting(address(hearing), start, mixed=True) as meeting:
+    async with Meeting(address(hearing), start, mixed="always") as meeting:
         playing = asyncio.create_task(play(meeting, conversation.tracks))
         async for _ in meeting:
             pass
