@@ -18,7 +18,7 @@ from typing import Any, Literal
 from stream_client.client import RECONNECTED, Reconnect, Stream, connect
 from stream_client.errors import ClientError, ServerRefused
 from stream_client.mixdown import MixReader
-from stream_client.outlets import Mix, Outlet, OwnStream
+from stream_client.outlets import MIX_DELAY, Mix, Outlet, OwnStream
 from stream_client.timeline import GAP, Placement, Timeline, Utterance
 from stream_protocol.errors import LocalProtocolError
 from stream_protocol.messages import CLOCK_RATE, Notice, Start
@@ -91,10 +91,10 @@ class Meeting:
 
     async def __aenter__(self) -> Meeting:
         self._began = self._clock()
-        _start(self._watch(), self._helpers)
         if self._mixed == "always":
             self._mix = Mix()
             await self._open_mix(self._mix, 0)
+        _start(self._watch(), self._helpers)
         return self
 
     async def __aexit__(
@@ -201,8 +201,7 @@ class Meeting:
         if not owners:
             raise refusal
         last = owners[-1]
-        origin = min(last.end, self.now if at is None else at)
-        mix = Mix(origin)
+        mix = Mix(min(last.following, max(0, self.now - MIX_DELAY) if at is None else at))
         await last.move(mix)
         for attempt in range(_PLACE_TRIES):
             try:
@@ -219,7 +218,7 @@ class Meeting:
     async def _open_mix(self, mix: Mix, first: int) -> None:
         stream = await self._streams.enter_async_context(self._open())
         _start(mix.pump(stream, lambda: self.now), self._helpers)
-        _start(self._read_mix(stream, MixReader(self.timeline, mix.down, first)), self._readers)
+        _start(self._read_mix(stream, mix, first), self._readers)
 
     async def _read(self, stream: Stream, number: int) -> None:
         try:
@@ -232,7 +231,8 @@ class Meeting:
         except ClientError as error:
             self.note_failure(self.timeline.name(number), error)
 
-    async def _read_mix(self, stream: Stream, reader: MixReader) -> None:
+    async def _read_mix(self, stream: Stream, mix: Mix, first: int) -> None:
+        reader = MixReader(self.timeline, mix.down, first)
         try:
             async for message in stream:
                 if isinstance(message, Notice) and message.code == RECONNECTED:
@@ -240,7 +240,7 @@ class Meeting:
                 for update in reader.take(message):
                     self._updates.put(update)
         except ClientError as error:
-            self.note_failure(", ".join(self.timeline.speakers), error)
+            self.note_failure(", ".join(map(self.timeline.name, mix.members)), error)
 
     async def _watch(self) -> None:
         """Finalise what somebody said who went silent, and keep idle streams open."""
@@ -288,14 +288,16 @@ class Participant:
         return isinstance(self._outlet, OwnStream) and not self._has_left
 
     @property
-    def end(self) -> int:
-        """Samples of the meeting at which the audio that was sent ends."""
+    def following(self) -> int:
+        """Samples of the meeting from which on further audio of theirs may come."""
+        if self._is_live:
+            return max(0, self._meeting.now - MIX_DELAY)
         return self._placement.end(self._outlet.position)
 
     async def move(self, mix: Mix) -> None:
         """Go on in a mix; returns when the place of their own stream is free. For the meeting."""
         async with self._sending:
-            before, at = self._outlet, None if self._is_live else self.end
+            before, at = self._outlet, None if self._is_live else self.following
             self._placement = Placement()
             if at is not None:
                 self._placement.place(0, at)

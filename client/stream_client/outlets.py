@@ -89,6 +89,11 @@ class Mix:
         self._has_room = asyncio.Condition()
         self._is_ended = False
 
+    @property
+    def members(self) -> list[int]:
+        """The participants in it."""
+        return [track.number for track in self._tracks]
+
     def open(self, number: int, placement: Placement, at: int | None) -> MixTrack:
         """Return where a participant writes."""
         track = MixTrack(self, number, placement, at)
@@ -144,7 +149,7 @@ class MixTrack:
 
     def __init__(self, mix: Mix, number: int, placement: Placement, at: int | None) -> None:
         self._mix = mix
-        self._number = number
+        self.number = number
         self._placement = placement
         self.is_recording = at is not None
         self.is_finished = False
@@ -155,9 +160,11 @@ class MixTrack:
     async def write(self, pcm: bytes) -> None:
         if self._mix.is_broken:
             raise StreamBroken("the stream of the mix has failed")
-        self._mix.down.add(self._number, self._placement.start(self.position), pcm)
+        # Where live audio turns out to have come late, it cannot be mixed into what came before.
+        at = max(self.end, self._placement.start(self.position))
+        self._mix.down.add(self.number, at, pcm)
         self.position += len(pcm) // 2
-        self.end = self._placement.end(self.position)
+        self.end = at + len(pcm) // 2
         if self.is_recording:
             await self._mix.wait_for_room(self.end)
 

@@ -13,7 +13,7 @@ import pytest
 from stream_client.client import Reconnect
 from stream_client.errors import ServerRefused, StreamBroken
 from stream_client.meeting import Meeting
-from stream_client.outlets import MIX_AHEAD
+from stream_client.outlets import MIX_AHEAD, MIX_DELAY
 from stream_protocol.errors import LocalProtocolError
 from stream_protocol.messages import Error, Flush, Start
 
@@ -332,11 +332,26 @@ async def test_live_audio_goes_on_in_the_shared_stream(serving, speaking_server)
     assert meeting.failures == []
     own, shared = server.heard
     assert bytes(own.audio) == audio(SECOND)
-    assert bytes(shared.audio) == audio(4000, 100) + audio(4000, 3100)
+    silence = bytes(2 * MIX_DELAY)
+    assert bytes(shared.audio) == silence + audio(4000, 100) + audio(4000, 3100)
     assert {(each.speaker, each.start // 8000) for each in meeting.timeline.utterances} >= {
         ("Anna", 0),
         ("Ben", 2),
     }
+
+
+async def test_who_shares_late_shares_no_silence_from_before(serving, speaking_server):
+    clock = Clock()
+    async with (
+        serving(speaking_server(places=1)) as server,
+        Meeting(server.url, mixed="full", clock=clock) as meeting,
+    ):
+        await meeting.add("Anna")
+        clock.seconds += 3600
+        await meeting.add("Ben")
+        await meeting.end()
+        await read_all(meeting)
+    assert len(server.heard[1].audio) <= 2 * MIX_DELAY
 
 
 async def test_a_place_that_is_taken_meanwhile_is_a_failure(serving, speaking_server, monkeypatch):

@@ -85,6 +85,18 @@ async def test_a_live_mix_lags_a_little(serving, speaking_server):
         await task
 
 
+async def test_audio_that_came_late_follows_what_came_before():
+    mix, placement = Mix(), Placement()
+    track = mix.open(3, placement, None)
+    placement.place_live(0, 1600, SECOND)
+    await track.write(audio(1600, 1))
+    # The next two pieces come at once: the first was late by as much.
+    placement.place_live(1600, 1600, SECOND)
+    await track.write(audio(1600, 2))
+    assert mix.down.take(SECOND + 1600)[2 * (SECOND - 1600) :] == audio(1600, 1) + audio(1600, 2)
+    assert mix.members == [3]
+
+
 async def test_a_mix_without_a_stream_lets_nobody_wait():
     mix = Mix()
     track = mix.open(0, placed(0), 0)
