@@ -1,8 +1,8 @@
 """Three people who often speak at once: words and speakers of a meeting beside single streams.
 
-`python tests/with_server.py -- python -P tests/benchmarks/meeting.py` prints a line for each way. The
-turns are clips that the embedded model's training left out (`../shared/speech`); each begins while
-the one before it is still going on, or a moment after.
+`python tests/with_server.py -- python -P tests/benchmarks/meeting.py` prints a line for each way.
+The turns are clips that the embedded model's training left out (`../shared/speech`); each begins
+while the one before it is still going on, or a moment after.
 """
 
 from __future__ import annotations
