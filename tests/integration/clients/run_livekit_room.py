@@ -6,6 +6,7 @@ file of PCM at 16 kHz for each participant, named after them. In a job, `speak` 
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from livekit.plugins import deepgram, openai
 URL, API, FOLDER = sys.argv[1:]
 TRACKS = {file.stem: file.read_bytes() for file in sorted(Path(FOLDER).glob("*.pcm"))}
 TRAILING_SECONDS = 3
+QUIET_SECONDS = 5
 SPEED = 2
 """Times the pace of speech."""
 
@@ -59,17 +61,21 @@ class Speaker(AudioInput):
 
 
 async def transcribe(identity: str, audio: bytes) -> None:
-    speaker, session = Speaker(audio), AgentSession()
+    speaker, session, heard = Speaker(audio), AgentSession(), asyncio.Event()
 
     @session.on("user_input_transcribed")
     def show(event) -> None:
+        heard.set()
         shown = {"speaker": identity, "text": event.transcript, "final": event.is_final}
         print(json.dumps(shown), flush=True)
 
     session.input.audio = speaker
     await session.start(agent=Transcriber())
     await speaker.is_over.wait()
-    await asyncio.sleep(2)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            heard.clear()
+            await asyncio.wait_for(heard.wait(), QUIET_SECONDS)
     await session.aclose()
 
 

@@ -6,12 +6,19 @@ LiveKit) bring their audio in frames with a `user_id`, as here.
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
 
 from loguru import logger
-from pipecat.frames.frames import EndFrame, ErrorFrame, TranscriptionFrame, UserAudioRawFrame
+from pipecat.frames.frames import (
+    EndFrame,
+    ErrorFrame,
+    InterimTranscriptionFrame,
+    TranscriptionFrame,
+    UserAudioRawFrame,
+)
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
@@ -25,6 +32,7 @@ URL, API, FOLDER = sys.argv[1:]
 TRACKS = {file.stem: file.read_bytes() for file in sorted(Path(FOLDER).glob("*.pcm"))}
 WS = URL.replace("http", "ws", 1)
 TRAILING_SECONDS = 3
+QUIET_SECONDS = 6
 SPEED = 2
 """Times the pace of speech."""
 logger.remove()
@@ -47,8 +55,14 @@ def only(user: str) -> FunctionFilter:
 
 
 class Minutes(FrameProcessor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = asyncio.Event()
+
     async def process_frame(self, frame, direction) -> None:
         await super().process_frame(frame, direction)
+        if isinstance(frame, InterimTranscriptionFrame | TranscriptionFrame):
+            self.heard.set()
         if isinstance(frame, TranscriptionFrame):
             shown = {"speaker": frame.user_id, "text": frame.text, "final": True}
             print(json.dumps(shown), flush=True)
@@ -59,8 +73,9 @@ class Minutes(FrameProcessor):
 
 async def main() -> None:
     branches = [[only(name), make_service()] for name in TRACKS]
+    minutes = Minutes()
     worker = PipelineWorker(
-        Pipeline([ParallelPipeline(*branches), Minutes()]),
+        Pipeline([ParallelPipeline(*branches), minutes]),
         cancel_on_idle_timeout=False,
         params=PipelineParams(audio_in_sample_rate=16000),
     )
@@ -83,7 +98,11 @@ async def main() -> None:
                 )
                 await worker.queue_frame(frame)
             await asyncio.sleep(0.1 / SPEED)
-        await asyncio.sleep(2)
+        # Audio does not keep its place before the end: on a busy machine it may still be under way.
+        with contextlib.suppress(TimeoutError):
+            while True:
+                minutes.heard.clear()
+                await asyncio.wait_for(minutes.heard.wait(), QUIET_SECONDS)
         await worker.queue_frame(EndFrame())
 
     runner = WorkerRunner()
