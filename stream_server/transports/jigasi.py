@@ -36,7 +36,7 @@ from stream_protocol.messages import (
     Start,
     Stop,
 )
-from stream_server.errors import DiffscribeError, Draining, Overloaded, wire_error
+from stream_server.errors import DiffscribeError, Draining, LimitReached, Overloaded, wire_error
 from stream_server.session.driver import Services, run_session
 from stream_server.transports.answers import error_response
 from stream_server.transports.door import Door
@@ -264,7 +264,7 @@ class _Meeting:
         place = contextlib.ExitStack()
         try:
             place.enter_context(self._door.admission.admit())
-        except Overloaded as error:
+        except (LimitReached, Overloaded) as error:
             self._door.metrics.record_session_refused()
             self._door.metrics.record_error(wire_error(error).code)
             _log.info("no place for a participant")
