@@ -42,9 +42,12 @@ LAYERS = (
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
     # The client.
     "stream_client.cli",
-    "stream_client.captions stream_client.load",
+    "stream_client.meeting_play stream_client.webrtc_bot",
+    "stream_client.captions stream_client.load stream_client.meeting",
+    "stream_client.outlets",
     "stream_client.client",
-    "stream_client.resume stream_client.sources",
+    "stream_client.minutes stream_client.mixdown",
+    "stream_client.resume stream_client.sources stream_client.timeline",
     "stream_client.errors",
     # What both speak.
     "stream_protocol.asyncapi",
@@ -82,7 +85,7 @@ ONLY_BY = {
     "uvicorn": "stream_server.server stream_server.connections",
     "starlette": "stream_server.transports",
     "sounddevice": "stream_client.sources",
-    "aiortc": "stream_server.transports.webrtc",
+    "aiortc": "stream_server.transports.webrtc stream_client.webrtc_bot",
 }
 
 FOR_ALL = "stream_server.recogniser.interface"
@@ -90,7 +93,10 @@ FOR_ALL = "stream_server.recogniser.interface"
 
 PURE = (
     "stream_protocol",
+    "stream_client.minutes",
+    "stream_client.mixdown",
     "stream_client.resume",
+    "stream_client.timeline",
     "stream_server.recogniser.alignment",
     "stream_server.recogniser.beam",
     "stream_server.recogniser.draft",

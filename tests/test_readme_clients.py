@@ -38,6 +38,13 @@ ROWS: Mapping[str, Sequence[str]] = {
         f"{CLIENTS}test_deepgram.py::test_livekit",
     ),
     "Vosk": (f"{CLIENTS}test_vosk.py::test_the_words_of_people",),
+    "a room of LiveKit Agents or Pipecat": (
+        f"{CLIENTS}test_rooms.py::test_livekit",
+        f"{CLIENTS}test_rooms.py::test_pipecat",
+    ),
+    "Vexa's meeting bot": ("integration/test_rest_bots.py::test_vexa",),
+    "Attendee, with OpenAI as the provider": ("integration/test_rest_bots.py::test_attendee",),
+    "Jitsi, by Jigasi": ("integration/test_jigasi.py::test_three_people_get_their_own_captions",),
     "Wyoming clients, as Home Assistant": (f"{CLIENTS}test_wyoming.py::test_the_words_of_people",),
     "GStreamer and other WHIP publishers": (
         "integration/test_whip_people.py::test_gstreamer",

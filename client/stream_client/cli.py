@@ -1,4 +1,4 @@
-"""``stream-client``: a file, the microphone, or a load of many streams.
+"""``stream-client``: a file, the microphone, a meeting, a room, or a load of many streams.
 
 Transcripts go to standard output, everything else to standard error. Any failure ends with one
 line there and an exit status other than 0.
@@ -23,6 +23,16 @@ from stream_client.captions import Format, View, make_view
 from stream_client.client import Reconnect, Stream, connect
 from stream_client.errors import ClientError, SourceError
 from stream_client.load import LoadPlan, find_files, run_load
+from stream_client.meeting import Meeting, Mixing
+from stream_client.meeting_play import (
+    MinutesFile,
+    MinutesView,
+    Track,
+    parse_address,
+    play_meeting,
+    show_meeting,
+)
+from stream_client.minutes import MinutesFormat
 from stream_client.sources import FileSource, MicrophoneSource, Pace
 from stream_protocol.messages import Error, Final, Notice, Start
 
@@ -51,6 +61,19 @@ _Words = Annotated[bool, typer.Option("--words", help="Ask for word times and co
 _Steps = Annotated[int | None, typer.Option(min=1, max=64, help="Denoising steps of a final.")]
 _Interval = Annotated[
     int, typer.Option(min=0, max=10_000, help="Milliseconds between partials; 0: none.")
+]
+
+_MinutesFormat = Annotated[
+    MinutesFormat, typer.Option("--format", help="What is printed: text as it comes, or else last.")
+]
+_MinutesFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--out", help="Minutes that grow: .md, .json, .srt, .vtt or .txt. Any number."),
+]
+_Title = Annotated[str, typer.Option(help="Of the minutes.")]
+_Mixed = Annotated[
+    Mixing,
+    typer.Option(help="One stream for several: never, if the server is full, or always for all."),
 ]
 
 
@@ -101,6 +124,84 @@ def mic(
         raise SourceError(
             f"{source.lost * 100} ms of audio were lost: the server was away too long"
         )
+
+
+@app.command()
+def meeting(
+    participants: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=FILE[@SECONDS]...", help="Who speaks; @: who comes later."),
+    ],
+    url: _Url = DEFAULT_URL,
+    pace: Annotated[Pace, typer.Option(help="As spoken, or as fast as possible.")] = "realtime",
+    format: _MinutesFormat = "text",
+    out: _MinutesFiles = None,
+    title: _Title = "Meeting",
+    mixed: _Mixed = "never",
+    language: _Language = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Transcribe a meeting: a file for each participant, one clock for all."""
+    try:
+        tracks = [Track.parse(text) for text in participants]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    view = MinutesView(sys.stdout, format, [MinutesFile(path, title) for path in out or ()], title)
+
+    async def run() -> None:
+        start = Start(language=language, words=True)
+        async with Meeting(url, start, api_key=api_key, mixed=mixed) as room:
+            await play_meeting(room, tracks, pace, view)
+
+    asyncio.run(run())
+
+
+@app.command()
+def join(
+    addresses: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]WHEP_URL...", help="Where somebody is heard by WHEP."),
+    ],
+    token: Annotated[
+        str, typer.Option(envvar="DIFFSCRIBE_WHEP_TOKEN", help="Bearer token of the room.")
+    ] = "",
+    url: _Url = DEFAULT_URL,
+    format: _MinutesFormat = "text",
+    out: _MinutesFiles = None,
+    title: _Title = "Meeting",
+    mixed: _Mixed = "never",
+    language: _Language = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Join a room over WebRTC and transcribe each track, until it ends or Ctrl-C."""
+    try:
+        from stream_client.webrtc_bot import RoomBot
+    except ModuleNotFoundError as error:
+        raise ClientError(f"{error}: pip install 'diffscribe[bot]'") from None
+    view = MinutesView(sys.stdout, format, [MinutesFile(path, title) for path in out or ()], title)
+
+    async def listen(room: Meeting) -> None:
+        try:
+            async with RoomBot(room) as bot:
+                for address in addresses:
+                    name, place = parse_address(address)
+                    await bot.join_whep(place, name=name, token=token)
+                _note("listening; Ctrl-C ends")
+                await bot.wait()
+        finally:
+            await room.end()
+
+    async def run() -> None:
+        start = Start(language=language, words=True)
+        async with Meeting(url, start, api_key=api_key, mixed=mixed) as room:
+            pump = asyncio.create_task(listen(room))
+            with _stopping_on_interrupt(pump):
+                await show_meeting(room, view)
+            await asyncio.wait([pump])
+        if not pump.cancelled() and (error := pump.exception()) is not None:
+            raise error
+
+    asyncio.run(run())
 
 
 @app.command()

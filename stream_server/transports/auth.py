@@ -4,7 +4,8 @@ A key may come in any of the ways that the APIs here have for it, whichever API 
 
 - ``Authorization: Bearer KEY``; of Deepgram ``Token KEY``; of AssemblyAI ``KEY`` alone,
 - ``X-API-Key: KEY``,
-- ``?api_key=KEY``; of AssemblyAI ``?token=KEY``; of Speechmatics ``?jwt=KEY``,
+- ``?api_key=KEY``; of AssemblyAI ``?token=KEY``; of Speechmatics ``?jwt=KEY``; of skynet
+  ``?auth_token=KEY``,
 - in a subprotocol, since a browser's WebSocket cannot set headers and should not have a key in its
   address: ``diffscribe.key.`` with the key in unpadded base64url (RFC 4648, 5) after it; of OpenAI
   ``openai-insecure-api-key.KEY``; of Deepgram the pair ``token, KEY``.
@@ -33,7 +34,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 """Answers a request."""
 KEY_SCHEMES = ("bearer", "token")
 """Before a key, in ``Authorization`` and as the first of two subprotocols."""
-_PARAMETERS = ("api_key", "token", "jwt")
+_PARAMETERS = ("api_key", "token", "jwt", "auth_token")
 _MOST = 8
 """Keys of one connection that are looked at."""
 

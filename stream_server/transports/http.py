@@ -25,6 +25,7 @@ from stream_server.config import LimitsConfig
 from stream_server.metrics import CONTENT_TYPE, Metrics
 from stream_server.transports import (
     assemblyai,
+    jigasi,
     offer,
     openai_realtime,
     openai_rest,
@@ -109,6 +110,7 @@ class _Pages:
             assemblyai.PATH: "WebSocket: AssemblyAI's streaming API",
             speechmatics.PATH: "WebSocket: Speechmatics' realtime API",
             vosk.PATHS[1]: "WebSocket: Vosk's protocol, also at /",
+            jigasi.PATH: "WebSocket: a Jitsi meeting, from Jigasi",
             token_routes.PATH: "POST: a short-lived token, for browsers",
             PROBES[0]: "the process lives",
             PROBES[1]: "a session would be taken now",
@@ -217,6 +219,7 @@ def make_app(
         *speechmatics.routes(door),
         *vosk.routes(door),
         *token_routes.routes(keys),
+        *jigasi.routes(door),
     ]
     if parts is not None:
         routes += [

@@ -65,8 +65,7 @@ class _Fields:
     language: str | None
     steps: int | None
     has_words: bool
-    """Of ``verbose_json``, as the next."""
-    has_segments: bool
+    """Of ``verbose_json``."""
     is_streaming: bool
 
 
@@ -114,12 +113,7 @@ class UploadEndpoint:
 async def _answer(request: Request, transcriber: FileTranscriber, fields: _Fields) -> Response:
     work = transcribe(transcriber, fields.language)
     transcription = await run_unless_gone(request.receive, work)
-    body, media_type = render(
-        transcription,
-        fields.response_format,
-        has_words=fields.has_words,
-        has_segments=fields.has_segments,
-    )
+    body, media_type = render(transcription, fields.response_format, has_words=fields.has_words)
     return Response(body, media_type=media_type)
 
 
@@ -269,7 +263,6 @@ def _read_fields(values: Mapping[str, str]) -> _Fields:
         values.get("language") or None,
         int(steps) if steps else None,
         has_words="word" in kinds,
-        has_segments="segment" in kinds or not kinds,
         is_streaming=values.get("stream", "").lower() in ("true", "1"),
     )
 

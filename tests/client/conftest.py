@@ -57,16 +57,24 @@ class SpeakingServer:
     """Events (messages either way) of connection 0, 1, … after which it is broken."""
     refuse: list[Error] = field(default_factory=list)
     """Errors which connection 0, 1, … gets instead of ``ready``; used up first."""
+    places: int = 1 << 30
+    """Connections at once; one more is refused."""
     ack_only: bool = False
+    idle_timeout_ms: int = 0
     heard: list[Heard] = field(default_factory=list)
     dropped: int = 0
+    inside: int = 0
     url: str = ""
 
     async def handle(self, websocket: ServerConnection) -> None:
         limit = self.cut_after.pop(0) if self.cut_after else None
         talk = _Talk(self, websocket, limit)
-        with contextlib.suppress(ConnectionClosed):
-            await talk.run()
+        self.inside += 1
+        try:
+            with contextlib.suppress(ConnectionClosed):
+                await talk.run()
+        finally:
+            self.inside -= 1
 
 
 class _Cut(Exception):
@@ -127,6 +135,9 @@ class _Talk:
             await self.say(Done(self.position, self.segment))
 
     async def greet(self, start: Start) -> None:
+        if self.server.inside > self.server.places:
+            await self.say(Error("overloaded", "full", None, True, True))
+            return
         if self.server.refuse:
             await self.say(self.server.refuse.pop(0))
             return
@@ -135,7 +146,7 @@ class _Talk:
         self.server.heard.append(self.heard)
         self.finished = start.resume.position if start.resume else 0
         self.segment = start.resume.segment if start.resume else 0
-        limits = Limits(1 << 20, 10_000, 0, 0)
+        limits = Limits(1 << 20, 10_000, self.server.idle_timeout_ms, 0)
         token = f"token {len(self.server.heard)}"
         await self.say(Ready("session", token, "none", ["en"], limits))
 

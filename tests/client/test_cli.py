@@ -181,3 +181,36 @@ def test_help_names_the_commands():
     result = CliRunner().invoke(cli.app, ["--help"])
     assert result.exit_code == 0
     assert all(command in result.output for command in ("file", "mic", "load"))
+
+
+async def test_a_meeting_of_files(serving, speaking_server, clip, tmp_path):
+    async with serving(speaking_server()) as server:
+        status, out, err = await run(
+            "meeting", f"Anna={clip}", f"Ben={clip}@2", "--url", server.url, "--pace", "max",
+            "--out", tmp_path / "m.md", "--out", tmp_path / "m.vtt", "--title", "Plan",
+        )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert sorted(out.splitlines()) == [
+        "[00:00:00] Anna: 0-4800",
+        "[00:00:00] Anna: 4800-9600",
+        "[00:00:02] Ben: 0-4800",
+        "[00:00:02] Ben: 4800-9600",
+    ]
+    assert (tmp_path / "m.md").read_text().startswith("# Plan\n\nAnna, Ben;")
+    assert (tmp_path / "m.vtt").read_text().count("<v Ben>") == 2
+
+
+async def test_a_meeting_as_json_in_one_mix(serving, speaking_server, clip):
+    async with serving(speaking_server()) as server:
+        status, out, _ = await run(
+            "meeting", f"Anna={clip}", "--url", server.url, "--pace", "max", "--mixed", "always",
+            "--format", "json",
+        )  # fmt: skip
+    assert status == 0
+    assert [each["speaker"] for each in json.loads(out)["utterances"]] == ["Anna", "Anna"]
+
+
+def test_a_meeting_wants_names():
+    result = CliRunner().invoke(cli.app, ["meeting", "clip.wav"])
+    assert result.exit_code == 2
+    assert "NAME=FILE" in re.sub(r"\x1b\[[0-9;]*m", "", result.output)

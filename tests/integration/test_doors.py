@@ -202,7 +202,8 @@ async def test_every_door_opens_with_a_key(server, http) -> None:
 
 SESSION = {
     *(("WS", path) for path in ("/", "/v1/listen", "/v1/realtime", "/v1/stream", "/v2",
-                                "/v2/listen", "/v3/ws", "/vosk", "/vosk/x")),
+                                "/v2/listen", "/v3/ws", "/vosk", "/vosk/x",
+                                "/streaming-whisper/ws/x")),
     ("POST", "/v1/webrtc/offer"), ("GET", "/v1/webrtc/ice"), ("HEAD", "/v1/webrtc/ice"),
     ("POST", "/whip"), ("POST", "/whip/x"),
     ("PATCH", "/whip/sessions/x"), ("DELETE", "/whip/sessions/x"),
