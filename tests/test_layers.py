@@ -38,9 +38,10 @@ LAYERS = (
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
     # The client.
     "stream_client.cli",
-    "stream_client.captions stream_client.load",
+    "stream_client.caption_file stream_client.caption_push stream_client.load",
+    "stream_client.captions",
     "stream_client.client",
-    "stream_client.resume stream_client.sources",
+    "stream_client.caption_forms stream_client.resume stream_client.sources",
     "stream_client.errors",
     # What both speak.
     "stream_protocol.asyncapi",
