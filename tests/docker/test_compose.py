@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ import yaml
 from stream_server.config import options
 
 DOCKER = Path(__file__).parents[2] / "docker"
+CLIP = DOCKER.parent / "tests" / "data" / "digits.opus"
 FILES = ("compose.yaml", "compose.cuda.yaml")
 
 
@@ -137,6 +139,58 @@ async def test_prometheus_scrapes_the_server_with_its_key(server_port: int, tmp_
     finally:
         process.terminate()
         await process.wait()
+
+
+async def test_caddy_puts_https_in_front(server_port: int, tmp_path: Path) -> None:
+    """Debian's Caddy, with our file: a client streams through it, and trusts its certificate."""
+    if shutil.which("caddy") is None:
+        pytest.skip("Caddy is not installed; on Debian: apt-get install caddy")
+    text = (DOCKER / "Caddyfile").read_text(encoding="utf-8")
+    assert "server:8000" in text
+    config, port = tmp_path / "Caddyfile", free_port()
+    # Nothing of this machine is changed: no other port, no trust in its authority.
+    options = "{\n admin off\n skip_install_trust\n auto_https disable_redirects\n}\n"
+    config.write_text(options + text.replace("server:8000", f"127.0.0.1:{server_port}"))
+    environ = {
+        "DOMAIN": f"localhost:{port}", "XDG_DATA_HOME": str(tmp_path), "HOME": str(tmp_path)
+    }  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        shutil.which("caddy") or "", "run", "--config", config, env=environ,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    root = tmp_path / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+    try:
+        async with asyncio.timeout(30):
+            while not root.exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        trusted = ssl.create_default_context(cafile=str(root))
+        async with httpx.AsyncClient(verify=trusted) as http:
+            assert await ready(http, f"https://localhost:{port}/readyz")
+        main = "from stream_client.cli import main; main()"
+        client = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", main, "file", CLIP, "--pace", "max", "--api-key", "sesame",
+            "--url", f"wss://localhost:{port}/v1/stream",
+            env={"SSL_CERT_FILE": str(root), "PYTHONPATH": ":".join(sys.path)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await client.communicate()
+        assert (client.returncode, err) == (0, b"")
+        assert len(out.splitlines()) == 3
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def ready(http: httpx.AsyncClient, url: str) -> bool:
+    """Wait until a server is ready."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                if (await http.get(url)).status_code == 200:
+                    return True
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.1)
 
 
 async def query(http: httpx.AsyncClient, expression: str) -> str:
