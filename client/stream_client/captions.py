@@ -144,14 +144,18 @@ class PlainLiveView:
             stable, tentative = message.stable.strip(), message.tentative.strip()
             marked = f"[{tentative}]" if tentative else ""
             text = " ".join(part for part in (stable, marked) if part)
-            _write(self._out, f"{_times(message)} ~ {self._said(message, text)}\n")
+            _write(self._out, f"{self._said(message, '~', text)}\n")
         elif isinstance(message, Final) and (text := message.text.strip()):
             self._finals.append(text)
-            _write(self._out, f"{_times(message)}   {self._said(message, text)}\n")
+            _write(self._out, f"{self._said(message, ' ', text)}\n")
 
-    def _said(self, message: Partial | Final, text: str) -> str:
+    def _said(self, message: Partial | Final, mark: str, text: str) -> str:
         name = speaker_of(message, self._speakers)
-        return f"{name}: {text}" if name else text
+        return (
+            f"{_span(message)} {mark} {name}: {text}"
+            if name
+            else f"{_times(message)} {mark} {text}"
+        )
 
     def close(self) -> None:
         """Write the whole transcript."""
@@ -205,8 +209,8 @@ class LiveView:
 
     def _margin(self, message: Partial | Final) -> list[str | tuple[str, str]]:
         """Return what stands before the words: when, and who where that is known."""
-        times = (_times(message), TIMES)
         name = speaker_of(message, self._speakers)
+        times = (_span(message) if name else _times(message), TIMES)
         # As wide as the longest name: the words of all stand below each other.
         width = max(map(len, self._speakers), default=0)
         return [times, "  ", (f"{name:<{width}}", SPEAKER), "  "] if name else [times, "  "]
@@ -227,7 +231,11 @@ def speaker_of(message: Partial | Final, speakers: Sequence[str]) -> str:
 
 def _times(message: Partial | Final) -> str:
     channel = f" #{message.channel + 1}" if message.channel else ""
-    return f"{_clock(message.start)} - {_clock(message.end)}{channel}"
+    return f"{_span(message)}{channel}"
+
+
+def _span(message: Partial | Final) -> str:
+    return f"{_clock(message.start)} - {_clock(message.end)}"
 
 
 def _clock(samples: int) -> str:

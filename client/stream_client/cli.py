@@ -27,7 +27,7 @@ from stream_client.client import Reconnect, Stream, connect
 from stream_client.errors import ClientError, OutputError, SourceError
 from stream_client.load import LoadPlan, find_files, run_load
 from stream_client.sources import FileSource, MicrophoneSource, Pace
-from stream_protocol.messages import Error, Final, Notice, Start
+from stream_protocol.messages import ChannelMode, Error, Final, Notice, Start
 
 DEFAULT_URL = "ws://127.0.0.1:8000/v1/stream"
 INTERRUPTED = 130
@@ -122,7 +122,10 @@ def captions(
         str | None,
         typer.Option(envvar="DIFFSCRIBE_YOUTUBE_URL", help="Caption address of a broadcast."),
     ] = None,
-    speaker: Annotated[str, typer.Option(help="Name to put before what is said.")] = "",
+    speaker: Annotated[
+        list[str] | None,
+        typer.Option(help="Name before what is said; two: of a file's left and right channel."),
+    ] = None,
     device: _Device = None,
     url: _Url = DEFAULT_URL,
     language: _Language = None,
@@ -138,13 +141,21 @@ def captions(
         forms.append(YouTubeForm(youtube))
     if not (out or forms):
         raise typer.BadParameter("say where to: --out, --zoom or --youtube")
-    speakers = (speaker,) if speaker else ()
+    speakers = tuple(speaker or ())
+    if len(speakers) > (1 if path is None else 2):
+        raise typer.BadParameter("one --speaker, or two of a file with a channel each")
     files = [CaptionFile(each, is_live=live, speakers=speakers) for each in out or ()]
     pushes = [CaptionPush(form, speakers, _note) for form in forms]
     shown = make_view("live" if sys.stdout.isatty() else "text", sys.stdout, speakers)
     start = _start(language, True, steps, partial_interval_ms)
     source: FileSource | MicrophoneSource
-    source = FileSource(path) if path is not None else _microphone(device)
+    if path is None:
+        source = _microphone(device)
+    else:
+        channels = max(len(speakers), 1)
+        source = FileSource(path, channels=channels)
+        mode: ChannelMode = "split" if channels == 2 else "mix"
+        start = msgspec.structs.replace(start, channels=channels, channel_mode=mode)
     view = ViewGroup([shown, *files, *pushes])
     is_stopped = asyncio.run(_transcribe(url, start, source, view, api_key))
     if isinstance(source, MicrophoneSource):

@@ -18,6 +18,7 @@ import wave
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.text import Text
@@ -55,6 +56,20 @@ def clip_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in SENTENCES:
             samples = decode_file((SPEECH / f"{name}.opus").read_bytes()) * 32767
             writer.writeframes(samples.astype("<i2").tobytes() + PAUSE)
+    return file
+
+
+@pytest.fixture
+def call_wav(tmp_path: Path) -> Path:
+    """The same sentences, in turn on the left and on the right channel."""
+    file = tmp_path / "call.wav"
+    with wave.open(str(file), "wb") as writer:
+        writer.setparams((2, 2, 16_000, 0, "NONE", ""))
+        for number, name in enumerate(SENTENCES):
+            samples = decode_file((SPEECH / f"{name}.opus").read_bytes()) * 32767
+            turn = np.zeros((len(samples) + 16_000, 2), "<i2")
+            turn[: len(samples), number % 2] = samples
+            writer.writeframes(turn.tobytes())
     return file
 
 
@@ -122,12 +137,13 @@ async def test_page_and_overlay(served: str, browse: Callable, pictures: Path) -
 
 
 async def test_terminal(
-    served: str, browse: Callable, clip_wav: Path, tmp_path: Path, pictures: Path
+    served: str, browse: Callable, call_wav: Path, tmp_path: Path, pictures: Path
 ) -> None:
     if shutil.which("tmux") is None:
         pytest.skip("no tmux here; on Debian: apt-get install tmux")
     program = Path(sys.executable).parent / "stream-client"
-    command = f"{program} captions {clip_wav} --out {tmp_path / 'c.vtt'} --live --speaker Ada"
+    names = "--speaker Ada --speaker Bob"
+    command = f"{program} captions {call_wav} --out {tmp_path / 'c.vtt'} --live {names}"
     url = f"ws{served.removeprefix('http')}/v1/stream"
 
     def tmux(*arguments: str) -> str:
@@ -144,7 +160,7 @@ async def test_terminal(
             screen = ""
             # Some finals, and below them a line of which some is stable (bold, code 1) and some
             # tentative (dim, code 2).
-            while screen.count("Ada") < 6 or not _RUNNING.search(screen.rstrip().split("\n")[-1]):
+            while screen.count("00:") < 12 or not _RUNNING.search(screen.rstrip().split("\n")[-1]):
                 await asyncio.sleep(0.02)
                 screen = await asyncio.to_thread(tmux, "capture-pane", "-e", "-p")
     finally:
@@ -155,7 +171,7 @@ async def test_terminal(
     console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True)
     console.print(text)
     page = tmp_path / "terminal.html"
-    drawn = console.export_svg(title="stream-client captions --out talk.vtt --live --speaker Ada")
+    drawn = console.export_svg(title=f"stream-client captions call.wav --out call.vtt {names}")
     page.write_text(f"<!doctype html><body style='margin: 0'>{drawn}", encoding="utf-8")
     async with browse() as tab:
         await tab.open(page.as_uri())

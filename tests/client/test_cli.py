@@ -189,6 +189,7 @@ async def test_captions_that_nobody_takes_are_a_failure(serving, speaking_server
     ("args", "words"),
     [
         (["captions", "x"], ["--out", "--zoom", "--youtube"]),
+        (["captions", "--out", "c.vtt", "--speaker", "A", "--speaker", "B"], ["--speaker"]),
         (["file", "x", "--live", "--format", "srt"], ["--live", "srt", "contradict"]),
         (["file", "x", "--steps", "65"], ["--steps", "64"]),
         (["file", "x", "--format", "mp3"], ["--format", "mp3"]),
