@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -68,6 +69,14 @@ def test_the_server_is_locked_up_and_its_options_exist() -> None:
     assert ":?" in grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
 
 
+def test_variables_that_pages_name_are_options() -> None:
+    known = {option.variable for option in options()}
+    for page in ("README.md", "compose.yaml", "helm/diffscribe/values.yaml"):
+        named = set(re.findall(r"DIFFSCRIBE_[A-Z_]+", (DOCKER / page).read_text(encoding="utf-8")))
+        assert named, page
+        assert named - known == set(), page
+
+
 def test_grafana_finds_its_dashboards_and_their_source() -> None:
     (source,) = load("grafana/provisioning/datasources/prometheus.yaml")["datasources"]
     services = load("compose.yaml")["services"]
@@ -91,6 +100,20 @@ def _walk(node: Any, key: str) -> list[Any]:
         own = [node[key]] if key in node else []
         return own + [found for each in node.values() for found in _walk(each, key)]
     return [found for each in node for found in _walk(each, key)] if isinstance(node, list) else []
+
+
+def dashboard_queries() -> list[str]:
+    """Every query of the dashboards, with Grafana's variables filled in."""
+    boards = (DOCKER / "grafana" / "dashboards").glob("*.json")
+    texts = [
+        text
+        for board in boards
+        for text in _walk(json.loads(board.read_text(encoding="utf-8")), "expr")
+    ]
+    filled = {r"\$\{?__(rate_)?interval\}?": "1m", r"\$\{?__range\}?": "1h", r"\$\{?\w+\}?": ".*"}
+    for pattern, value in filled.items():
+        texts = [re.sub(pattern, value, text) for text in texts]
+    return texts
 
 
 def free_port() -> int:
@@ -136,6 +159,9 @@ async def test_prometheus_scrapes_the_server_with_its_key(server_port: int, tmp_
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             assert await query(http, 'up{job="diffscribe"}') == "1"
             assert await query(http, "diffscribe_sessions") == "0"
+            for expression in dashboard_queries():
+                answer = await http.get("/api/v1/query", params={"query": expression})
+                assert answer.json()["status"] == "success", (expression, answer.text)
     finally:
         process.terminate()
         await process.wait()
