@@ -32,7 +32,7 @@ PREFIX: Final = "DIFFSCRIBE_"
 """Of every environment variable of the server."""
 FILE_VARIABLE: Final = "DIFFSCRIBE_CONFIG"
 """The environment variable that names the TOML file."""
-_OF_OTHERS: Final = frozenset({"DIFFSCRIBE_URL"})
+_OF_OTHERS: Final = frozenset({"DIFFSCRIBE_URL", "DIFFSCRIBE_YOUTUBE_URL", "DIFFSCRIBE_ZOOM_URL"})
 """Variables with our prefix that the client reads; both may be set in one shell."""
 
 

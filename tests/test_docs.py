@@ -16,6 +16,7 @@ PAGES = (
     "README.md",
     "CHANGELOG.md",
     "client/README.md",
+    "docker/README.md",
     "protocol/README.md",
     "stream_server/README.md",
     "stream_server/SECURITY.md",

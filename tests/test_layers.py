@@ -43,11 +43,12 @@ LAYERS = (
     # The client.
     "stream_client.cli",
     "stream_client.meeting_play stream_client.webrtc_bot",
+    "stream_client.caption_file stream_client.caption_push",
     "stream_client.captions stream_client.load stream_client.meeting",
     "stream_client.outlets",
     "stream_client.client",
-    "stream_client.minutes stream_client.mixdown",
-    "stream_client.resume stream_client.sources stream_client.timeline",
+    "stream_client.caption_forms stream_client.minutes stream_client.mixdown",
+    "stream_client.resume stream_client.sources stream_client.timeline stream_client.whole_file",
     "stream_client.errors",
     # What both speak.
     "stream_protocol.asyncapi",

@@ -7,17 +7,17 @@ complete file at each moment.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from stream_client.errors import ClientError, SourceError
+from stream_client.errors import ClientError, OutputError
 from stream_client.meeting import Meeting
 from stream_client.minutes import SUFFIXES, MinutesFormat, render_line, render_minutes
 from stream_client.sources import FileSource, Pace
 from stream_client.timeline import Timeline, Utterance
+from stream_client.whole_file import replace_file
 from stream_protocol.messages import CLOCK_RATE
 
 
@@ -64,12 +64,12 @@ class MinutesFile:
         title: Of the meeting.
 
     Raises:
-        SourceError: No format has this suffix.
+        OutputError: No format has this suffix.
     """
 
     def __init__(self, path: Path, title: str) -> None:
         if path.suffix not in SUFFIXES:
-            raise SourceError(f"{path}: name it with one of {', '.join(SUFFIXES)}")
+            raise OutputError(f"{path}: name it with one of {', '.join(SUFFIXES)}")
         self._path = path
         self._format = SUFFIXES[path.suffix]
         self._title = title
@@ -78,12 +78,7 @@ class MinutesFile:
 
     def write(self, timeline: Timeline) -> None:
         """Replace what is in the file."""
-        draft = self._path.with_name(f".{self._path.name}.new")
-        try:
-            draft.write_text(render_minutes(timeline, self._format, self._title), "utf-8")
-            os.replace(draft, self._path)
-        except OSError as error:
-            raise SourceError(f"{self._path}: cannot be written: {error}") from error
+        replace_file(self._path, render_minutes(timeline, self._format, self._title))
 
 
 class MinutesView:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_client.errors import ClientError, SourceError
+from stream_client.errors import ClientError, OutputError, SourceError
 from stream_client.meeting import Meeting
 from stream_client.meeting_play import MinutesFile, MinutesView, Track, parse_address, play_meeting
 from stream_client.timeline import Timeline, Utterance
@@ -62,9 +62,9 @@ def test_minutes_are_whole_at_each_moment(tmp_path):
 
 
 def test_minutes_want_a_known_suffix_and_a_place(tmp_path):
-    with pytest.raises(SourceError, match=r"\.md"):
+    with pytest.raises(OutputError, match=r"\.md"):
         MinutesFile(tmp_path / "minutes.doc", "Plan")
-    with pytest.raises(SourceError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         MinutesFile(tmp_path / "no" / "minutes.md", "Plan").write(Timeline())
 
 
