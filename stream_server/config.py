@@ -109,6 +109,7 @@ _ALLOWED: Final[Mapping[str, _Range | _Pattern | _Switch]] = {
     "max_queued": _Range(1, 1_000_000),
     "reserved_finals": _Range(0, 1_000_000),
     "partial_deadline_ms": _Range(1, 600_000),
+    "busy_share": _Range(0, 1),
     "model": _Pattern(r"\S(.*\S)?", "embedded, fake, a folder, or a model's name on the hub"),
     "backbone": _Pattern(r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"),
     "audio_encoder": _Pattern(
@@ -251,6 +252,8 @@ class SchedulerConfig:
     """Further places that only finals may take."""
     partial_deadline_ms: int = 2_000
     """Milliseconds after which a partial that has not begun is dropped."""
+    busy_share: float = 0.35
+    """Of the model's time, what finals may take before new sessions are refused; 0 is no bound."""
 
     def __post_init__(self) -> None:
         _check_section("scheduler", self)

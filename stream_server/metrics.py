@@ -116,6 +116,11 @@ class Metrics:
         self._up = Gauge(
             "diffscribe_engine_up", "1 while the engine takes and runs work.", registry=registry
         )
+        self._capacity = Gauge(
+            "diffscribe_sessions_capacity",
+            "Sessions that the model bears by what they take; 0 is not known.",
+            registry=registry,
+        )
         self._build = Gauge(
             "diffscribe_build_info",
             "Always 1; the labels say what runs.",
@@ -186,6 +191,10 @@ class Metrics:
     def record_engine_up(self, is_up: bool) -> None:
         """The engine began to take work, or stopped."""
         self._up.set(1 if is_up else 0)
+
+    def record_capacity(self, sessions: int) -> None:
+        """The model bears so many sessions, by what they take at present."""
+        self._capacity.set(sessions)
 
     def record_build(self, *, version: str, model: str) -> None:
         """What runs; replaces what was said before."""

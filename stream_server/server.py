@@ -222,7 +222,7 @@ class Server:
                 draining=draining,
                 audience=hub,
             )
-            admission.open(services, lambda: engine is not None and engine.is_ready)
+            admission.open(services, lambda: engine is not None and engine.is_ready, engine.fits)
             self._metrics.record_build(version=version(), model=recogniser.info.name)
             if wyoming_listener is not None:
                 info = info_event(recogniser.info, version())
@@ -246,7 +246,7 @@ class Server:
 
     def _start_engine(self) -> tuple[Engine, Recogniser]:
         recogniser = self._load(self._config.recogniser)
-        engine = Engine(recogniser, self._config.scheduler, self._metrics)
+        engine = Engine(recogniser, self._config.scheduler, self._metrics, measures=True)
         try:
             engine.start()
         except BaseException:

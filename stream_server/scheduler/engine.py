@@ -24,6 +24,8 @@ from stream_server.config import SchedulerConfig
 from stream_server.errors import Draining, ModelError, RecognitionFailed, ServiceError, wire_error
 from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import SAMPLE_RATE, Recogniser
+from stream_server.scheduler.costs import CostMeter, measure
+from stream_server.scheduler.demand import Demand
 from stream_server.scheduler.request import Decoded, Dropped, Failed, Reply, Request
 from stream_server.scheduler.rows import Rows
 from stream_server.scheduler.scheduler import Outcome, Scheduler
@@ -52,6 +54,8 @@ class Engine:
         config: bounds and deadlines.
         metrics: where to count; none counts nothing.
         clock: seconds that only go forward; the scale of ``Request.deadline``.
+        measures: whether to find out, before work is taken and while it is done, what turns take,
+            so that finals keep their time and the load is known.
     """
 
     def __init__(
@@ -60,10 +64,14 @@ class Engine:
         config: SchedulerConfig,
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        measures: bool = False,
     ) -> None:
         advised = recogniser.info.max_rows
         max_rows = min(config.max_rows, advised) if config.max_rows else advised
-        self._new_scheduler = partial(Scheduler, config, max_rows)
+        self._costs = CostMeter() if measures else None
+        self._demand = Demand(config.busy_share, max_rows, recogniser.info.default_steps)
+        self._new_scheduler = partial(Scheduler, config, max_rows, self._costs)
         self._recogniser = recogniser
         self._metrics = metrics
         self._clock = clock
@@ -97,6 +105,21 @@ class Engine:
         """Return how much waits and runs. Thread-safe."""
         with self._changed:
             return Load(self._scheduler.queued, self._scheduler.running)
+
+    def fits(self, sessions: int) -> int | None:
+        """Return how many sessions fit by what those inside take; none is any number. Thread-safe.
+
+        Args:
+            sessions: that are inside.
+        """
+        if self._costs is None:
+            return None
+        with self._changed:
+            self._demand.observe(self._clock(), sessions, self._scheduler.urgent_work)
+            fits = self._demand.fits(self._costs.costs)
+        if self._metrics is not None:
+            self._metrics.record_capacity(fits or 0)
+        return fits
 
     def start(self, *, wait: bool = True) -> None:
         """Start the thread, which warms the model up before it takes work.
@@ -190,6 +213,9 @@ class Engine:
     def _run(self) -> None:
         try:
             self._recogniser.warm_up()
+            if self._costs is not None:
+                self._costs.restart(measure(self._recogniser, self._clock))
+                self.fits(0)
             with self._changed:
                 if self._state == "starting":
                     self._set_state("running")
@@ -212,7 +238,7 @@ class Engine:
         self._deliver(outcomes)
         self._rows.release(plan.release)
         failures = self._rows.start({each.number: each.request.utterance for each in plan.admit})
-        result = self._rows.step()
+        result = self._rows.step(plan.step)
         if plan.step and self._metrics is not None:
             self._metrics.record_step(len(plan.step))
         failures.update(result.failures)
@@ -229,10 +255,13 @@ class Engine:
 
     def _wait_for_work(self) -> bool:
         """Wait, the condition held, until there is something to do; false when closed."""
-        while self._state != "closed" and self._scheduler.is_idle and not self._outbox:
+        while self._state != "closed" and not self._outbox:
+            pause = self._scheduler.pause(self._clock())
+            if pause == 0:
+                break
             if self._metrics is not None:
                 self._metrics.record_idle()
-            self._changed.wait()
+            self._changed.wait(pause)
         return self._state != "closed"
 
     def _all_replied(self) -> bool:

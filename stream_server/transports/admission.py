@@ -18,6 +18,11 @@ Phase = Literal["loading", "ready", "draining"]
 Status = Literal["loading", "ready", "draining", "broken"]
 
 
+def _any_number(inside: int) -> int | None:
+    """There is no bound but the places."""
+    return None
+
+
 class Guest(Protocol):
     """Someone inside, who can be sent away when the server stops."""
 
@@ -37,6 +42,7 @@ class Admission:
         self._phase: Phase = "loading"
         self._services: Services | None = None
         self._is_up: Callable[[], bool] = bool
+        self._fits: Callable[[int], int | None] = _any_number
         self._inside = 0
         self._guests: set[Guest] = set()
         self._empty = asyncio.Event()
@@ -62,14 +68,20 @@ class Admission:
         """ISO 639-1 codes that the loaded model knows; none while it loads."""
         return self._services.info.languages if self._services else ()
 
-    def open(self, services: Services, is_up: Callable[[], bool]) -> None:
+    def open(
+        self,
+        services: Services,
+        is_up: Callable[[], bool],
+        fits: Callable[[int], int | None] = _any_number,
+    ) -> None:
         """Let clients in from now on, unless the server is about to stop already.
 
         Args:
             services: what everyone inside is served with.
             is_up: whether the engine takes work.
+            fits: how many the model bears, given how many are inside; none is any number.
         """
-        self._services, self._is_up = services, is_up
+        self._services, self._is_up, self._fits = services, is_up, fits
         if self._phase == "loading":
             self._phase = "ready"
 
@@ -83,7 +95,7 @@ class Admission:
 
         Raises:
             Draining: the server is about to stop.
-            Overloaded: every place is taken, or the model is not there.
+            Overloaded: every place is taken, the model is busy, or it is not there.
         """
         services = self.check()
         self._inside += 1
@@ -109,6 +121,9 @@ class Admission:
             raise Overloaded("the model has stopped; connect to another server")
         if self._inside >= self._max:
             raise Overloaded(f"all {self._max} places are taken; try again later")
+        fits = self._fits(self._inside)
+        if fits is not None and self._inside >= fits:
+            raise Overloaded(f"the model is busy with {self._inside} sessions; try again later")
         return self._services
 
     async def dismiss(self, error: DiffscribeError) -> None:

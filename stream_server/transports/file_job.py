@@ -222,7 +222,9 @@ def _submit(job: FileJob, segment: Segment, services: Services) -> asyncio.Futur
         seed=segment.number,
         trace=job.trace,
     )
-    request = Request(job.name, segment.number, 1, is_final=True, utterance=utterance)
+    request = Request(
+        job.name, segment.number, 1, is_final=True, utterance=utterance, is_live=False
+    )
     services.engine.submit(request, receive)
     return future
 
