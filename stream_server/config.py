@@ -94,6 +94,7 @@ _ALLOWED: Final[Mapping[str, _Range | _Pattern | _Switch]] = {
         r"(stuns?:[^\s@\"<>]+|turns?:([^:@\s]+:[^:@\s]+@)?[^\s@\"<>]+)",
         "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT",
     ),
+    "otel": _Switch(),
     "log_level": _Pattern("debug|info|warning|error", "debug, info, warning or error"),
     "max_sessions": _Range(1, 100_000),
     "max_message_bytes": _Range(1_000, 2**26),
@@ -168,6 +169,8 @@ class ListenConfig:
     """Keys that open the server; none leaves it open."""
     log_level: str = "info"
     """debug, info, warning or error."""
+    otel: bool = False
+    """Send traces and metrics by OpenTelemetry, to where its own OTEL_ variables say."""
     wyoming_port: int = 0
     """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
 
@@ -252,7 +255,7 @@ class SchedulerConfig:
     """Further places that only finals may take."""
     partial_deadline_ms: int = 2_000
     """Milliseconds after which a partial that has not begun is dropped."""
-    busy_share: float = 0.35
+    busy_share: float = 0.45
     """Of the model's time, what finals may take before new sessions are refused; 0 is no bound."""
 
     def __post_init__(self) -> None:

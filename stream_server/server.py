@@ -30,6 +30,7 @@ from stream_server.recogniser.interface import Recogniser
 from stream_server.scheduler.engine import Engine
 from stream_server.session.driver import Services
 from stream_server.tls import make_context
+from stream_server.tracing import open_tracing
 from stream_server.transports.admission import Admission
 from stream_server.transports.auth import Keys
 from stream_server.transports.calls import Calls
@@ -96,6 +97,9 @@ class Server:
         self._config = config
         self._load = load
         self._metrics = Metrics()
+        self._tracing = (
+            open_tracing(self._metrics.registry, version()) if config.listen.otel else None
+        )
         self._port = config.listen.port
         self._stops = 0
         self._is_loading = False
@@ -221,6 +225,7 @@ class Server:
                 recogniser=self._config.recogniser,
                 draining=draining,
                 audience=hub,
+                tracing=self._tracing,
             )
             admission.open(services, lambda: engine is not None and engine.is_ready, engine.fits)
             self._metrics.record_build(version=version(), model=recogniser.info.name)
@@ -243,10 +248,18 @@ class Server:
                     engine, _ = await loading
             if engine is not None:
                 await asyncio.to_thread(engine.close, _ENGINE_SECONDS)
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
 
     def _start_engine(self) -> tuple[Engine, Recogniser]:
         recogniser = self._load(self._config.recogniser)
-        engine = Engine(recogniser, self._config.scheduler, self._metrics, measures=True)
+        if self._config.recogniser.model != "fake":  # which wants no torch
+            from stream_server.recogniser.memory import gpu_memory
+
+            self._metrics.watch_gpu(gpu_memory)
+        engine = Engine(
+            recogniser, self._config.scheduler, self._metrics, measures=True, tracing=self._tracing
+        )
         try:
             engine.start()
         except BaseException:

@@ -33,7 +33,7 @@ LAYERS = (
     "stream_server.scheduler",
     "stream_server.segmenter stream_server.transcript",
     "stream_server.recogniser.interface stream_server.tls",
-    "stream_server.audio stream_server.metrics stream_server.config",
+    "stream_server.audio stream_server.metrics stream_server.config stream_server.tracing",
     "stream_server.pcm stream_server.container",
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
     # The client.
@@ -79,6 +79,7 @@ ONLY_BY = {
     "starlette": "stream_server.transports",
     "sounddevice": "stream_client.sources",
     "aiortc": "stream_server.transports.webrtc",
+    "opentelemetry": "stream_server.tracing",
 }
 
 FOR_ALL = "stream_server.recogniser.interface"
@@ -91,7 +92,10 @@ PURE = (
     "stream_server.recogniser.draft",
     "stream_server.recogniser.interface",
     "stream_server.recogniser.support",
+    "stream_server.scheduler.demand",
     "stream_server.scheduler.request",
+    "stream_server.scheduler.sharing",
+    "stream_server.scheduler.costs",
     "stream_server.scheduler.scheduler",
     "stream_server.segmenter.buffer",
     "stream_server.segmenter.segmenter",

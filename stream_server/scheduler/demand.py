@@ -76,18 +76,17 @@ class Demand:
         self._recent_seconds = 0.0
 
     def observe(self, now: float, sessions: int, work: float) -> None:
-        """Take note of the present.
+        """Take note of the present; to be called whenever a session comes or goes.
 
         Args:
             now: seconds.
-            sessions: that are inside.
+            sessions: that are inside from now on.
             work: seconds that finals ever took, as :attr:`UrgentLoad.total`.
         """
         if self._now is not None:
             passed = max(0.0, now - self._now)
             left = 0.5 ** (passed / _HALF_LIFE)
-            mean = (self._sessions + sessions) / 2
-            self._recent_seconds = self._recent_seconds * left + mean * passed
+            self._recent_seconds = self._recent_seconds * left + self._sessions * passed
             self._recent_work = self._recent_work * left + work - self._work
         self._now, self._sessions, self._work = now, sessions, work
 
@@ -96,7 +95,7 @@ class Demand:
         assumed = costs.work(self._steps, _SEGMENT, self._max_rows) / _SEGMENT
         seconds = _PRIOR + self._recent_seconds
         each = max(_LEAST * assumed, (_PRIOR * assumed + self._recent_work) / seconds)
-        return max(1, int(self._share / each)) if self._share and each else None
+        return max(1, int(self._share / each + 1e-6)) if self._share and each else None
 
 
 __all__ = ["Demand", "UrgentLoad"]

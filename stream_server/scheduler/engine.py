@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -28,7 +28,8 @@ from stream_server.scheduler.costs import CostMeter, measure
 from stream_server.scheduler.demand import Demand
 from stream_server.scheduler.request import Decoded, Dropped, Failed, Reply, Request
 from stream_server.scheduler.rows import Rows
-from stream_server.scheduler.scheduler import Outcome, Scheduler
+from stream_server.scheduler.scheduler import Admission, Outcome, Scheduler
+from stream_server.tracing import Decode, Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Engine:
         clock: seconds that only go forward; the scale of ``Request.deadline``.
         measures: whether to find out, before work is taken and while it is done, what turns take,
             so that finals keep their time and the load is known.
+        tracing: where to tell of each decode; none tells nobody.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         *,
         measures: bool = False,
+        tracing: Tracing | None = None,
     ) -> None:
         advised = recogniser.info.max_rows
         max_rows = min(config.max_rows, advised) if config.max_rows else advised
@@ -74,6 +77,9 @@ class Engine:
         self._new_scheduler = partial(Scheduler, config, max_rows, self._costs)
         self._recogniser = recogniser
         self._metrics = metrics
+        self._tracing = tracing
+        self._encoding: dict[int, float] = {}
+        """Seconds in which each live row was started, where somebody is told."""
         self._clock = clock
         self._rows = Rows(recogniser)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -85,6 +91,8 @@ class Engine:
         self._outbox: list[Outcome] = []
         self._state: EngineState = "new"
         self._error: BaseException | None = None
+        if metrics is not None:
+            metrics.watch_queue(self.queue_age)
 
     @property
     def state(self) -> EngineState:
@@ -105,6 +113,12 @@ class Engine:
         """Return how much waits and runs. Thread-safe."""
         with self._changed:
             return Load(self._scheduler.queued, self._scheduler.running)
+
+    def queue_age(self) -> float:
+        """Return for how many seconds the oldest request has waited. Thread-safe."""
+        with self._changed:
+            oldest = self._scheduler.oldest
+            return 0.0 if oldest is None else max(0.0, self._clock() - oldest)
 
     def fits(self, sessions: int) -> int | None:
         """Return how many sessions fit by what those inside take; none is any number. Thread-safe.
@@ -237,7 +251,7 @@ class Engine:
             outcomes = [*self._take_outbox(), *plan.dropped]
         self._deliver(outcomes)
         self._rows.release(plan.release)
-        failures = self._rows.start({each.number: each.request.utterance for each in plan.admit})
+        failures = self._start(plan.admit)
         result = self._rows.step(plan.step)
         if plan.step and self._metrics is not None:
             self._metrics.record_step(len(plan.step))
@@ -252,6 +266,15 @@ class Engine:
             outcomes = self._scheduler.complete(result.hypotheses, errors, self._clock())
         self._deliver(outcomes)
         return True
+
+    def _start(self, admitted: Sequence[Admission]) -> dict[int, BaseException]:
+        began = self._clock()
+        failures = self._rows.start({each.number: each.request.utterance for each in admitted})
+        if self._tracing is not None:
+            self._encoding |= dict.fromkeys(
+                (each.number for each in admitted), self._clock() - began
+            )
+        return failures
 
     def _wait_for_work(self) -> bool:
         """Wait, the condition held, until there is something to do; false when closed."""
@@ -307,7 +330,8 @@ class Engine:
                 if request is None or callback is None:
                     continue
                 self._delivering += 1
-            for receive in (callback, self._record):
+            encoding = self._encoding.pop(outcome.number, 0.0)
+            for receive in (callback, self._record, partial(self._trace, encoding)):
                 try:
                     receive(outcome.reply)
                 except BaseException:  # The receiver's defect; the other replies go on.
@@ -317,11 +341,31 @@ class Engine:
                 if self._all_replied():
                     self._changed.notify_all()
 
+    def _trace(self, encoding: float, reply: Reply) -> None:
+        if self._tracing is None or not isinstance(reply, Decoded):
+            return
+        request = reply.request
+        self._tracing.record(
+            Decode(
+                session=request.stream,
+                segment=request.segment,
+                revision=request.revision,
+                is_final=request.is_final,
+                audio_seconds=len(request.utterance.pcm) / SAMPLE_RATE,
+                queue_seconds=reply.queue_ms / 1000,
+                encode_seconds=encoding,
+                steps_seconds=max(0.0, reply.decode_ms / 1000 - encoding),
+                steps=reply.hypothesis.step,
+            )
+        )
+
     def _record(self, reply: Reply) -> None:
         if self._metrics is None:
             return
         match reply:
-            case Decoded(request, _, queue_ms, decode_ms):
+            case Decoded(request, hypothesis, queue_ms, decode_ms):
+                if hypothesis.is_guarded:
+                    self._metrics.record_guard_hit(is_final=request.is_final)
                 self._metrics.record_decoded(
                     is_final=request.is_final,
                     queue_seconds=queue_ms / 1000,

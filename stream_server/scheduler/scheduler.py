@@ -153,6 +153,11 @@ class Scheduler:
         """Seconds of the engine that finals ever took, if its turns had been full."""
         return self._sharing.load.total
 
+    @property
+    def oldest(self) -> float | None:
+        """When what waits longest came; none where nothing waits."""
+        return min((job.arrived for job in self._queue()), default=None)
+
     def pause(self, now: float) -> float | None:
         """Return how many seconds nothing is to be done; none where nothing waits or runs."""
         if self.is_idle:

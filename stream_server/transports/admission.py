@@ -98,7 +98,7 @@ class Admission:
             Overloaded: every place is taken, the model is busy, or it is not there.
         """
         services = self.check()
-        self._inside += 1
+        self._count(1)
         self._empty.clear()
         if guest is not None:
             self._guests.add(guest)
@@ -107,9 +107,13 @@ class Admission:
         finally:
             if guest is not None:
                 self._guests.discard(guest)
-            self._inside -= 1
+            self._count(-1)
             if not self._inside:
                 self._empty.set()
+
+    def _count(self, change: int) -> None:
+        self._inside += change
+        self._fits(self._inside)  # what sessions take is learnt from how many there were, and when
 
     def check(self) -> Services:
         """Return what is needed to serve; raise as :meth:`admit` does."""

@@ -74,3 +74,20 @@ async def test_a_broken_engine_takes_nobody(make_services) -> None:
     assert admission.status == "broken"
     with pytest.raises(Overloaded, match="stopped"), admission.admit():
         pass
+
+
+async def test_who_does_not_fit_is_told_so_and_every_change_is_noted(make_services) -> None:
+    admission, seen = Admission(5), []
+
+    def fits(inside: int) -> int:
+        seen.append(inside)
+        return 2
+
+    admission.open(make_services(), lambda: True, fits)
+    with admission.admit(), admission.admit():
+        assert admission.status == "ready"
+        with pytest.raises(Overloaded, match="busy with 2 sessions"), admission.admit():
+            pass
+    assert seen == [0, 1, 1, 2, 2, 1, 0]
+    with admission.admit():
+        pass
