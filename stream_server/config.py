@@ -169,10 +169,10 @@ class ListenConfig:
     """Keys that open the server; none leaves it open."""
     log_level: str = "info"
     """debug, info, warning or error."""
-    otel: bool = False
-    """Send traces and metrics by OpenTelemetry, to where its own OTEL_ variables say."""
     wyoming_port: int = 0
     """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
+    otel: bool = False
+    """Send traces and metrics by OpenTelemetry, to where its own OTEL_ variables say."""
 
     def __post_init__(self) -> None:
         _check_section("listen", self)

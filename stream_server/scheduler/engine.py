@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import structlog
+
 from stream_server.config import SchedulerConfig
 from stream_server.errors import Draining, ModelError, RecognitionFailed, ServiceError, wire_error
 from stream_server.metrics import Metrics
@@ -256,8 +258,9 @@ class Engine:
         if plan.step and self._metrics is not None:
             self._metrics.record_step(len(plan.step))
         failures.update(result.failures)
-        for failure in failures.values():
-            _log.error("the model failed on a request", exc_info=failure)
+        for number, failure in failures.items():
+            with structlog.contextvars.bound_contextvars(session=self._stream(number)):
+                _log.error("the model failed on a request", exc_info=failure)
         # The client learns that it failed, not how: that is in the log.
         errors: dict[int, ServiceError] = {
             number: RecognitionFailed("the model failed on this audio") for number in failures
@@ -266,6 +269,11 @@ class Engine:
             outcomes = self._scheduler.complete(result.hypotheses, errors, self._clock())
         self._deliver(outcomes)
         return True
+
+    def _stream(self, number: int) -> str | None:
+        with self._changed:
+            waiter = self._waiters.get(number)
+            return waiter[0].stream if waiter else None
 
     def _start(self, admitted: Sequence[Admission]) -> dict[int, BaseException]:
         began = self._clock()
@@ -335,7 +343,10 @@ class Engine:
                 try:
                     receive(outcome.reply)
                 except BaseException:  # The receiver's defect; the other replies go on.
-                    _log.exception("the reply to %s/%d failed", request.stream, request.segment)
+                    with structlog.contextvars.bound_contextvars(session=request.stream):
+                        _log.exception(
+                            "the reply to %s/%d failed", request.stream, request.segment
+                        )
             with self._changed:
                 self._delivering -= 1
                 if self._all_replied():

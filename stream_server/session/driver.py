@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
@@ -59,7 +59,7 @@ from stream_server.session.outbox import Outbox
 from stream_server.session.session import Session, SessionPolicy, State
 from stream_server.tracing import Tracing
 
-_log = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 _BATCH_MS = 40
 """Milliseconds of audio worth a hop to the executor; it may wait as long to become as much."""
@@ -235,6 +235,7 @@ class _Driver:
         tracing = self._services.tracing
         if tracing is not None:
             tracing.begin_session(self._id)
+        _log.info("session began")
         outcome: SessionOutcome = "failed"
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -255,6 +256,7 @@ class _Driver:
             if self._services.audience is not None:
                 self._services.audience.leave(self._id)
             metrics.record_session_ended(outcome)
+            _log.info("session ended", outcome=outcome)
             if tracing is not None:
                 tracing.end_session(self._id, outcome)
 
@@ -342,7 +344,7 @@ class _Driver:
         try:
             await self._outbox.send_all(self._send, self._progress.set)
         except Exception:
-            _log.debug("session %s: the client cannot be reached", self._id, exc_info=True)
+            _log.debug("the client cannot be reached", exc_info=True)
             self._finish(_Ending("disconnected"))
 
     async def _send(self, message: ServerMessage) -> None:

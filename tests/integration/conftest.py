@@ -38,9 +38,10 @@ def _running(
     *,
     wait: bool = True,
     wyoming_port: int = 0,
+    otel: bool = False,
 ) -> Iterator[Server]:
     config = Config(
-        listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port),
+        listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port, otel=otel),
         limits=limits,
         recogniser=RecogniserConfig(model="fake"),
     )

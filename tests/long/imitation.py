@@ -64,7 +64,6 @@ def main() -> int:
         print(f"diffscribe imitation ready on {ready.url}", flush=True)
 
     configure_logging("warning")
-    import faulthandler, signal; faulthandler.register(signal.SIGUSR1, all_threads=True)
     build(config, lambda _: Sleeper()).run(announce)
     return 0
 

@@ -152,11 +152,11 @@ def test_precedence(tmp_path: Path) -> None:
 
 def test_every_option_by_every_way(tmp_path: Path) -> None:
     wanted = Config(
-        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning", 10300),
+        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning", 10300, True),
         WebConfig("c.pem", "k.pem", True, ("https://a.example",), ("stun:b.example",)),
         LimitsConfig(1, 2_000, 3_000, 4_000, 5_000, 6_000, 7.5, 8_000, 9_000),
         SegmenterConfig(3),
-        SchedulerConfig(4, 5, 6, 7),
+        SchedulerConfig(4, 5, 6, 7, 0.8),
         RecogniserConfig("fake", "a/backbone", "an/encoder", "cpu", 9, 2, 1, "plain"),
     )
     values = {
