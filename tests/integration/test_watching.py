@@ -33,6 +33,7 @@ from stream_server.recogniser.interface import Hypothesis, RecogniserInfo, Row
 from stream_server.server import Server
 
 SERVE = "from stream_server.cli import main; main(['serve', *__import__('sys').argv[1:]])"
+FAST = {"partial_interval_ms": 100}
 PAGE = Path(__file__).parents[2] / "stream_server" / "README.md"
 BAD = 0.75
 """A sample that this model cannot bear."""
@@ -79,7 +80,7 @@ async def test_every_metric_that_is_documented_moves(running, talk, voice) -> No
     with running(limits, load=lambda _: Watched()) as server:
         before = await scrape(server)
         seen: dict[str, float] = {}
-        async with talk(server, {"partial_interval_ms": 100}) as one, talk(server, {}) as other:
+        async with talk(server, FAST) as one, talk(server, FAST) as other:
             for first in range(0, len(voice()), 3200):
                 for conversation in (one, other):
                     await conversation.say(voice()[first : first + 3200])
@@ -89,6 +90,13 @@ async def test_every_metric_that_is_documented_moves(running, talk, voice) -> No
             for conversation in (one, other):
                 await conversation.say({"type": "flush"})
                 await conversation.hear("flushed")
+            for tenths in range(1, 30):  # a flush that overtakes a partial
+                await other.say(voice()[:30_000])
+                await asyncio.sleep(tenths % 5 / 10)
+                await other.say({"type": "flush"})
+                await other.hear("flushed")
+                if (await scrape(server))["diffscribe_partials_dropped_total"]:
+                    break
             with pytest.raises(InvalidStatus, match="503"):
                 async with talk(server, {}):
                     pass
