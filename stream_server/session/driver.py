@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
+import numpy as np
 import structlog
 
 from stream_protocol.errors import RemoteProtocolError
@@ -75,6 +76,7 @@ _LINGER_SECONDS = 5.0
 """What a slow client gets to take the last messages."""
 _CONTAINER_BYTES_PER_MS = 32
 """256 kbit/s: more than any recorder's Opus."""
+_NO_AUDIO = np.zeros(0, np.float32)
 _SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
 
 
@@ -294,6 +296,9 @@ class _Driver:
             return
         match item:
             case bytes():
+                if self._session.state is not State.STREAMING:
+                    # Before it is decoded: what a decoder that has finished would say is no answer.
+                    self._session.receive_audio(0, _NO_AUDIO, ())
                 await self._take_audio(self._services.batcher.feed(self._intake, item))
             case Exception():
                 raise item

@@ -371,7 +371,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.long.hostile")
     parser.add_argument("--count", type=int, default=1_000_000, help="frames and requests")
     arguments = parser.parse_args()
-    configure_logging("critical")
+    configure_logging("error")
     began = time.monotonic()
     rig = run(arguments.count)
     seconds = time.monotonic() - began
