@@ -39,7 +39,9 @@ def wrong(query: str, series: dict[str, set[str]]) -> list[str]:
     """Return the names and labels in a query that are not exported."""
     names = re.findall(r"\bdiffscribe_\w+", query)
     labels = {"instance", *(label for name in names for label in series.get(name, ()))}
-    grouped = [label.strip() for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(",")]
+    grouped = [
+        label.strip() for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(",")
+    ]
     return [
         *(name for name in names if name not in series),
         *(label for label in grouped if label not in labels),

@@ -344,9 +344,7 @@ class Engine:
                     receive(outcome.reply)
                 except BaseException:  # The receiver's defect; the other replies go on.
                     with structlog.contextvars.bound_contextvars(session=request.stream):
-                        _log.exception(
-                            "the reply to %s/%d failed", request.stream, request.segment
-                        )
+                        _log.exception("the reply to %s/%d failed", request.stream, request.segment)
             with self._changed:
                 self._delivering -= 1
                 if self._all_replied():

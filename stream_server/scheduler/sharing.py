@@ -53,7 +53,9 @@ class Sharing:
         """The time (seconds) from which the rest may start rows."""
         return self._free_at
 
-    def begin(self, now: float, running: Iterable[str], starting: Iterable[tuple[str, float]]) -> None:
+    def begin(
+        self, now: float, running: Iterable[str], starting: Iterable[tuple[str, float]]
+    ) -> None:
         """Begin to plan a turn with what is urgent.
 
         Args:

@@ -30,6 +30,7 @@ from stream_server.transports import (
     offer,
     openai_realtime,
     openai_rest,
+    openapi,
     page,
     speechmatics,
     viewers,
@@ -92,6 +93,7 @@ class _Pages:
         self._metrics = metrics
         self._max_sessions = max_sessions
         self._version = version
+        self._openapi = openapi.render(version, {"/healthz": _Health, "/readyz": _Readiness})
 
     async def index(self, request: Request) -> Response:
         """Say what is here."""
@@ -112,6 +114,7 @@ class _Pages:
             "/healthz": "the process lives",
             "/readyz": "a session would be taken now",
             "/metrics": "Prometheus",
+            openapi.PATH: "the endpoints over plain HTTP, as OpenAPI 3.1",
         }
         admission = self._admission
         return json_response(
@@ -138,6 +141,10 @@ class _Pages:
             200 if is_ready else 503,
             {} if is_ready else {"Retry-After": RETRY_AFTER},
         )
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe the endpoints over plain HTTP."""
+        return Response(self._openapi, media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
         """Give every metric."""
@@ -214,6 +221,7 @@ def make_app(
         *page.routes(_guarded(keys, pages.index)),
         Route("/healthz", pages.health),
         Route("/readyz", pages.ready),
+        Route(openapi.PATH, _guarded(keys, pages.openapi)),
         Route("/metrics", _guarded(keys, pages.metrics)),
         Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
         Route(STREAM_PATH, _upgrade_required),

@@ -46,14 +46,14 @@ class _ExpiresAfter(msgspec.Struct, frozen=True):
     seconds: int | None = None
 
 
-class _Wanted(msgspec.Struct, frozen=True):
+class SecretRequest(msgspec.Struct, frozen=True):
     """Body of ``POST /v1/realtime/client_secrets``."""
 
     session: wire.SessionFields | None = None
     expires_after: _ExpiresAfter | None = None
 
 
-class _Made(msgspec.Struct, frozen=True):
+class SecretAnswer(msgspec.Struct, frozen=True):
     """Its answer."""
 
     value: str
@@ -124,7 +124,7 @@ class _Endpoint:
     async def make(self, request: Request) -> Response:
         """Answer as GA does."""
         try:
-            wanted = wire.decode(await self._read(request) or b"{}", _Wanted)
+            wanted = wire.decode(await self._read(request) or b"{}", SecretRequest)
             seconds = wanted.expires_after.seconds if wanted.expires_after else None
             seconds = _SECONDS if seconds is None else seconds
             if not _SHORTEST <= seconds <= _LONGEST:
@@ -137,7 +137,7 @@ class _Endpoint:
             return error_response(error)
         secret = self._secrets.make(settings, seconds)
         session = config.ga_session(settings, _session_id(), model)
-        return json_response(_Made(secret.value, secret.expires_at, session))
+        return json_response(SecretAnswer(secret.value, secret.expires_at, session))
 
     async def make_beta(self, request: Request) -> Response:
         """Answer as the beta does."""
@@ -177,4 +177,4 @@ def routes(admission: Admission, keys: Keys, secrets: ClientSecrets) -> list[Bas
     ]
 
 
-__all__ = ["ClientSecrets", "routes"]
+__all__ = ["ClientSecrets", "SecretAnswer", "SecretRequest", "routes"]

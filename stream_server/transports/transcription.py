@@ -55,11 +55,15 @@ class _Segment(msgspec.Struct, frozen=True):
     no_speech_prob: float = 0.0
 
 
-class _Text(msgspec.Struct, frozen=True):
+class Text(msgspec.Struct, frozen=True):
+    """The format `json`."""
+
     text: str
 
 
-class _Verbose(msgspec.Struct, frozen=True, omit_defaults=True):
+class VerboseText(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The format `verbose_json`."""
+
     task: str
     language: str
     duration: float
@@ -94,7 +98,7 @@ def render(
             verbose = _verbose(transcription, has_words, has_segments)
             return msgspec.json.encode(verbose), "application/json"
         case "json":
-            return msgspec.json.encode(_Text(transcription.text)), "application/json"
+            return msgspec.json.encode(Text(transcription.text)), "application/json"
 
 
 def segment_cues(segment: FileSegment) -> list[Cue]:
@@ -102,7 +106,7 @@ def segment_cues(segment: FileSegment) -> list[Cue]:
     return make_cues(segment.text, segment.start, segment.end, segment.words)
 
 
-def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) -> _Verbose:
+def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) -> VerboseText:
     segments = transcription.segments
     words = [
         _Word(word.text.strip(), seconds(word.start), seconds(word.end))
@@ -111,7 +115,7 @@ def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) 
         if word.start is not None and word.end is not None
     ]
     found = (segment.language for segment in segments if segment.language)
-    return _Verbose(
+    return VerboseText(
         task="transcribe",
         language=transcription.language or next(found, ""),
         duration=seconds(transcription.length),
@@ -132,4 +136,4 @@ def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) 
     )
 
 
-__all__ = ["ResponseFormat", "Transcription", "render", "segment_cues"]
+__all__ = ["ResponseFormat", "Text", "Transcription", "VerboseText", "render", "segment_cues"]

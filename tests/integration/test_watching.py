@@ -205,9 +205,7 @@ def test_every_line_about_a_session_names_it(tmp_path: Path) -> None:
         assert mine[-1]["outcome"] == outcome
     named = ("stream_server.session", "stream_server.scheduler", "stream_server.transports")
     assert [
-        line
-        for line in lines
-        if line["logger"].startswith(named) and not line.get("session")
+        line for line in lines if line["logger"].startswith(named) and not line.get("session")
     ] == []
 
 

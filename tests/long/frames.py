@@ -17,7 +17,9 @@ import numpy as np
 
 Frame = str | bytes
 
-SPEECH = (np.sin(np.arange(8_000) / 18) * np.sin(np.arange(8_000) / 5) * 9000).astype("<i2").tobytes()
+SPEECH = (
+    (np.sin(np.arange(8_000) / 18) * np.sin(np.arange(8_000) / 5) * 9000).astype("<i2").tobytes()
+)
 _HEADS = (
     b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data", b"OggS",
     b"\x1aE\xdf\xa3", b"fLaC", b"ID3\4", b"\xff\xfb\x90", b"OpusHead", b"",
@@ -195,7 +197,9 @@ def _spoilt(event: Mapping[str, Any], chance: random.Random) -> str:
     text = json.dumps(copy)
     if kind > 0.9:
         place = chance.randrange(len(text))
-        text = text[:place] + chance.choice(("", "}", '"', "\0", "\\u0000", "é")) + text[place + 1 :]
+        text = (
+            text[:place] + chance.choice(("", "}", '"', "\0", "\\u0000", "é")) + text[place + 1 :]
+        )
     elif kind > 0.8:
         text = text[: chance.randrange(len(text))]
     return text
@@ -205,7 +209,9 @@ def query(api: Api, chance: random.Random) -> str:
     """Return the query of an address: right, odd, or both."""
     chosen = chance.choice(api.queries)
     if chance.random() < 0.15:
-        odd = chance.choice(("language=%00", "sample_rate=-1", "channels=999", "%ff=%fe", "a=b&a=c"))
+        odd = chance.choice(
+            ("language=%00", "sample_rate=-1", "channels=999", "%ff=%fe", "a=b&a=c")
+        )
         chosen = f"{chosen}&{odd}" if chosen else odd
     return chosen
 
@@ -228,7 +234,19 @@ PATHS = (
     "/v1/realtime/transcription_sessions", "/v1/sessions/x/events", "/v1/sessions/x/captions.vtt",
     "/v1/sessions/x/captions.srt", "/overlay", "/web/index.html", "/web/../../etc/passwd", "/nowhere",
 )  # fmt: skip
-_METHODS = ("GET", "GET", "POST", "POST", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "BREW")
+_METHODS = (
+    "GET",
+    "GET",
+    "POST",
+    "POST",
+    "POST",
+    "PUT",
+    "DELETE",
+    "PATCH",
+    "OPTIONS",
+    "HEAD",
+    "BREW",
+)
 _TYPES = (
     b"application/json", b"application/sdp", b"audio/wav", b"text/plain", b"application/octet-stream",
     b"multipart/form-data; boundary=x", b"multipart/form-data", b"\xff", b"",
@@ -240,11 +258,15 @@ _BODIES: Sequence[Callable[[random.Random], bytes]] = (
     lambda chance: json.dumps(
         {"url": "file:///etc/passwd", "sdp": chance.choice(_ODD), "session": chance.choice(_ODD)}
     ).encode(),
-    lambda chance: b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-    + sound(chance)
-    + b"\r\n--x--\r\n",
-    lambda chance: b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
-    + chance.choice((b"m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", b"m=", b"a=\xff\r\n")),
+    lambda chance: (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        + sound(chance)
+        + b"\r\n--x--\r\n"
+    ),
+    lambda chance: (
+        b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
+        + chance.choice((b"m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", b"m=", b"a=\xff\r\n"))
+    ),
 )
 
 
@@ -255,13 +277,30 @@ def request(chance: random.Random) -> Request:
         names = (b"authorization", b"x-api-key", b"range", b"if-match", b"last-event-id", b"origin")
         headers.append((chance.choice(names), chance.randbytes(chance.randrange(30))))
     body = chance.choice(_BODIES)(chance)
-    queries = (b"", b"language=xx", b"steps=-1", b"response_format=exe", b"%ff=%00&&=", b"stream=true")
+    queries = (
+        b"",
+        b"language=xx",
+        b"steps=-1",
+        b"response_format=exe",
+        b"%ff=%00&&=",
+        b"stream=true",
+    )
     path = chance.choice(PATHS)
     if chance.random() < 0.1:
         path += chance.choice(("/", "//", "%00", "/..", "/\u00e9", "?x"))
-    return Request(
-        chance.choice(_METHODS), path, chance.choice(queries), tuple(headers), body
-    )
+    return Request(chance.choice(_METHODS), path, chance.choice(queries), tuple(headers), body)
 
 
-__all__ = ["APIS", "PATHS", "SPEECH", "Api", "Frame", "Request", "audio", "frame", "query", "request", "sound"]
+__all__ = [
+    "APIS",
+    "PATHS",
+    "SPEECH",
+    "Api",
+    "Frame",
+    "Request",
+    "audio",
+    "frame",
+    "query",
+    "request",
+    "sound",
+]

@@ -160,7 +160,11 @@ def voice() -> bytes:
     tone = sum(np.sin(2 * np.pi * 140 * k * t) / k for k in range(1, 12))
     sound = np.concatenate([np.zeros(8_000), tone * (0.6 + 0.4 * np.sin(25 * t)) * 0.15])
     sound = np.concatenate([sound, np.zeros(8_000)])
-    return ((sound + np.random.default_rng(0).normal(0, 1e-4, len(sound))) * 32767).astype("<i2").tobytes()
+    return (
+        ((sound + np.random.default_rng(0).normal(0, 1e-4, len(sound))) * 32767)
+        .astype("<i2")
+        .tobytes()
+    )
 
 
 class Rig:
@@ -375,7 +379,9 @@ def main() -> int:
     began = time.monotonic()
     rig = run(arguments.count)
     seconds = time.monotonic() - began
-    print(f"{rig.count} frames and requests in {seconds:.0f} s: no crash, no hang, nobody disturbed")
+    print(
+        f"{rig.count} frames and requests in {seconds:.0f} s: no crash, no hang, nobody disturbed"
+    )
     for (name, answer), times in sorted(rig.answers.items()):
         print(f"{name:14} {answer:9} {times}")
     return 0

@@ -12,7 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig, SchedulerConfig
+from stream_server.config import (
+    Config,
+    LimitsConfig,
+    ListenConfig,
+    RecogniserConfig,
+    SchedulerConfig,
+)
 from stream_server.logs import configure_logging
 from stream_server.recogniser.fake import FAKE_INFO, FakeRecogniser, FakeRow
 from stream_server.recogniser.interface import (

@@ -169,9 +169,7 @@ def capacity(url: str) -> int:
     return int(float(line.split()[1]))
 
 
-def run(
-    url: str, times: int, alone_seconds: float, seconds: float
-) -> Result:
+def run(url: str, times: int, alone_seconds: float, seconds: float) -> Result:
     """Run it all.
 
     Args:

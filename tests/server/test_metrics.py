@@ -172,4 +172,7 @@ def test_flushes_guard_and_capacity() -> None:
 def test_the_table_has_a_row_for_each() -> None:
     rows = render_markdown().splitlines()[2:]
     assert len(rows) == len(list(Metrics().registry.collect()))
-    assert "| `diffscribe_errors_total` | counter | `code` | Errors sent to clients, by code. |" in rows
+    assert (
+        "| `diffscribe_errors_total` | counter | `code` | Errors sent to clients, by code. |"
+        in rows
+    )
