@@ -7,7 +7,7 @@ import torch
 
 def gpu_memory() -> int:
     """Return the bytes that are reserved on every GPU; 0 where there is none in use."""
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_available():
         return 0
     return sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count()))
 

@@ -189,6 +189,7 @@ class FileTranscriber:
             except asyncio.CancelledError:
                 # The step reads the file; who closes the file must find it unused.
                 await asyncio.wait([step])
+                step.exception()  # seen, and of interest to nobody: the client has left
                 raise
             if piece is None:
                 return

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description of what is served over plain HTTP, made from the types of its messages.
+"""The OpenAPI 3.1 description of what is served over plain HTTP, made from its types.
 
 What each endpoint takes and answers is said here in one table; the shapes follow from the types
 that the endpoints themselves decode and encode. Live streams are in ``protocol/asyncapi.yaml``.

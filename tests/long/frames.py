@@ -232,7 +232,8 @@ PATHS = (
     "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/listen", "/v1/stream", "/whip",
     "/whip/x", "/v1/webrtc/offer", "/v1/webrtc/ice", "/v1/realtime/client_secrets",
     "/v1/realtime/transcription_sessions", "/v1/sessions/x/events", "/v1/sessions/x/captions.vtt",
-    "/v1/sessions/x/captions.srt", "/overlay", "/web/index.html", "/web/../../etc/passwd", "/nowhere",
+    "/v1/sessions/x/captions.srt",
+    "/overlay", "/web/index.html", "/web/../../etc/passwd", "/nowhere",
 )  # fmt: skip
 _METHODS = (
     "GET",
@@ -248,8 +249,9 @@ _METHODS = (
     "BREW",
 )
 _TYPES = (
-    b"application/json", b"application/sdp", b"audio/wav", b"text/plain", b"application/octet-stream",
-    b"multipart/form-data; boundary=x", b"multipart/form-data", b"\xff", b"",
+    b"application/json", b"application/sdp", b"audio/wav", b"text/plain",
+    b"application/octet-stream", b"multipart/form-data; boundary=x", b"multipart/form-data",
+    b"\xff", b"",
 )  # fmt: skip
 _BODIES: Sequence[Callable[[random.Random], bytes]] = (
     lambda chance: b"",

@@ -1,5 +1,6 @@
-"""A server whose model sleeps for as long as a model on a CPU takes: ``python -m tests.long.imitation``.
+"""A server whose model sleeps for as long as one on a CPU takes.
 
+``python -m tests.long.imitation`` serves as ``stream-server serve`` does.
 Its times do not depend on what else runs on the machine, so a test of the server's own promises can
 be exact. The defaults are the embedded model's on one quiet core, about.
 """
