@@ -255,7 +255,7 @@ class SchedulerConfig:
     """Further places that only finals may take."""
     partial_deadline_ms: int = 2_000
     """Milliseconds after which a partial that has not begun is dropped."""
-    busy_share: float = 0.45
+    busy_share: float = 0.35
     """Of the model's time, what finals may take before new sessions are refused; 0 is no bound."""
 
     def __post_init__(self) -> None:

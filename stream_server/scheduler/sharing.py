@@ -72,19 +72,19 @@ class Sharing:
         self._is_urgent = bool(self._rows)
         self._limit = self._predict(0, 0.0) * _ALONG if self._is_urgent else _TURN
 
-    def takes(self, audio: float = 0.0) -> bool:
+    def takes(self, audio: float | None = None) -> bool:
         """Take one more row of the rest into the turn, or refuse it.
 
         Args:
-            audio: seconds, where it would be started.
+            audio: seconds, of a row that would be started; none for one that runs.
         """
         is_alone = not self._stepped
-        if audio and self._began < self._free_at:
+        if audio is not None and self._began < self._free_at:
             return False
-        if not is_alone and self._predict(1, audio) > self._limit:
+        if not is_alone and self._predict(1, audio or 0.0) > self._limit:
             return False
         self._stepped += 1
-        self._started += audio
+        self._started += audio or 0.0
         return True
 
     def end(self, now: float) -> None:

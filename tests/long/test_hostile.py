@@ -15,7 +15,7 @@ from tests.long.hostile import run
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Logs errors only: structlog's own way draws every debug line, and its traceback, in colour."""
+    """Logs errors only: structlog's own way draws every debug line with its traceback."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     yield
     structlog.reset_defaults()

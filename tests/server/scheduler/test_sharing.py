@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from stream_server.config import SchedulerConfig
+from stream_server.recogniser.interface import Hypothesis, Utterance
 from stream_server.scheduler.costs import CostMeter, TurnCosts
+from stream_server.scheduler.request import Decoded, Request
+from stream_server.scheduler.scheduler import Plan, Scheduler
 from stream_server.scheduler.sharing import Sharing
 
 GPU = TurnCosts(turn=0.020, row=0.0001, audio=0.0001)
@@ -20,7 +27,8 @@ def sharing(costs: TurnCosts | None, share: float = 0.4) -> Sharing:
 
 
 def take(it: Sharing, *audio: float) -> list[bool]:
-    return [it.takes(seconds) for seconds in audio]
+    """Offer rows of the rest: 0 is one that runs."""
+    return [it.takes(seconds or None) for seconds in audio]
 
 
 def test_without_costs_everything_is_taken() -> None:
@@ -91,3 +99,83 @@ def test_the_work_of_finals_is_counted_and_turns_are_learnt_from() -> None:
     it.end(1.2)
     it.end(9.0)  # no turn
     assert it.load.total == pytest.approx(2 * (0.005 + 0.010 / 8) + 0.08)
+
+
+# --- in the scheduler ---
+
+UTTERANCE = Utterance(np.zeros(0, np.float32), steps=4)
+
+
+def partial(stream: str, segment: int = 0) -> Request:
+    return Request(stream, segment, 1, False, UTTERANCE)
+
+
+def final(stream: str, segment: int = 0) -> Request:
+    return Request(stream, segment, 99, True, UTTERANCE)
+
+
+def hypothesis(step: int, is_final: bool) -> Hypothesis:
+    return Hypothesis((), (), (), step=step, is_final=is_final)
+
+
+def admitted(plan: Plan) -> list[str]:
+    return [admission.request.stream for admission in plan.admit]
+
+
+def learned(turn: float, row: float, audio: float) -> CostMeter:
+    meter = CostMeter()
+    meter.restart(TurnCosts(turn, row, audio))
+    return meter
+
+
+def test_a_running_partial_is_paused_for_a_final_and_loses_nothing() -> None:
+    it = Scheduler(SchedulerConfig(), 4, learned(0.0, 0.01, 0.0))
+    it.submit(partial("p"), 0.0)
+    assert it.schedule(0.0).step == (0,)
+    it.complete({0: hypothesis(1, False)}, {}, 0.01)
+    it.submit(final("f"), 0.01)
+    plan = it.schedule(0.01)
+    assert plan.step == (1,)
+    assert plan.release == ()
+    (outcome,) = it.complete({1: hypothesis(1, True)}, {}, 0.02)
+    assert outcome.reply.request == final("f")
+    assert it.schedule(0.02).step == (0,)
+    (outcome,) = it.complete({0: hypothesis(2, True)}, {}, 0.03)
+    assert isinstance(outcome.reply, Decoded)
+
+
+def test_what_is_likely_to_be_a_final_goes_before_other_partials_and_after_finals() -> None:
+    it = Scheduler(SchedulerConfig(), 4, learned(0.0, 0.01, 0.0))
+    it.submit(partial("p"), 0.0)
+    it.submit(replace(partial("g"), is_likely=True), 0.1)
+    it.submit(final("f"), 0.2)
+    assert admitted(it.schedule(0.2)) == ["f", "g"]
+
+
+def test_a_file_waits_for_live_finals_but_is_no_partial() -> None:
+    it = Scheduler(SchedulerConfig(), 4, learned(0.0, 0.01, 0.0))
+    it.submit(replace(final("file"), is_live=False), 0.0)
+    it.submit(partial("p"), 0.0)
+    it.submit(final("f"), 0.1)
+    assert admitted(it.schedule(0.1)) == ["f"]
+    it.complete({2: hypothesis(1, True)}, {}, 0.2)
+    assert admitted(it.schedule(0.2))[0] == "file"
+
+
+def test_there_is_a_time_at_which_a_pausing_partial_goes_on() -> None:
+    it = Scheduler(SchedulerConfig(busy_share=0.1), 1, learned(0.5, 0.0, 0.0))
+    assert it.pause(0.0) is None
+    for number, stream in enumerate("ab"):
+        it.submit(final(stream), 0.0)
+        assert it.pause(0.0) == 0
+        it.schedule(0.0)
+        it.complete({number: hypothesis(1, True)}, {}, 0.5)
+    it.submit(partial("a", segment=1), 0.5)
+    it.schedule(0.5)
+    it.complete({2: hypothesis(1, True)}, {}, 1.0)
+    it.submit(partial("b", segment=1), 1.0)
+    assert it.pause(1.0) == pytest.approx(2.0)
+    assert it.oldest == 1.0
+    assert it.schedule(1.0).step == ()
+    it.submit(final("a", segment=2), 1.5)
+    assert it.pause(1.5) == 0
