@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,7 +23,6 @@ from typing import Protocol
 
 import msgspec
 import numpy as np
-import structlog
 
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
@@ -60,7 +60,7 @@ from stream_server.session.outbox import Outbox
 from stream_server.session.session import Session, SessionPolicy, State
 from stream_server.tracing import Tracing
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _BATCH_MS = 40
 """Milliseconds of audio worth a hop to the executor; it may wait as long to become as much."""
@@ -258,7 +258,7 @@ class _Driver:
             if self._services.audience is not None:
                 self._services.audience.leave(self._id)
             metrics.record_session_ended(outcome)
-            _log.info("session ended", outcome=outcome)
+            _log.info("session ended: %s", outcome)
             if tracing is not None:
                 tracing.end_session(self._id, outcome)
 

@@ -199,10 +199,10 @@ def test_every_line_about_a_session_names_it(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in log.read_text().splitlines() if line[:1] == "{"]
     for session, outcome in sessions.items():
         mine = [line for line in lines if line.get("session") == session]
-        assert [line["event"] for line in mine if "session " in line["event"]] == [
-            "session began", "session ended",
-        ]  # fmt: skip
-        assert mine[-1]["outcome"] == outcome
+        assert [line["event"] for line in mine if line["event"].startswith("session ")] == [
+            "session began",
+            f"session ended: {outcome}",
+        ]
     named = ("stream_server.session", "stream_server.scheduler", "stream_server.transports")
     assert [
         line for line in lines if line["logger"].startswith(named) and not line.get("session")
