@@ -51,6 +51,7 @@ _ALLOWED: Final[Mapping[str, Range | Pattern | Switch]] = {
         r"(stuns?:[^\s@\"<>]+|turns?:([^:@\s]+:[^:@\s]+@)?[^\s@\"<>]+)",
         "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT",
     ),
+    "otel": Switch(),
     "log_level": Pattern("debug|info|warning|error", "debug, info, warning or error"),
     "keys_file": Pattern(r"(\S(.*\S)?)?", "a file, or empty: none"),
     "token_secret": Pattern(r"([!-~]{32,})?", "32 or more printable ASCII characters, or empty"),
@@ -74,6 +75,7 @@ _ALLOWED: Final[Mapping[str, Range | Pattern | Switch]] = {
     "max_queued": Range(1, 1_000_000),
     "reserved_finals": Range(0, 1_000_000),
     "partial_deadline_ms": Range(1, 600_000),
+    "busy_share": Range(0, 1),
     "model": Pattern(r"\S(.*\S)?", "embedded, fake, a folder, or a model's name on the hub"),
     "backbone": Pattern(r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"),
     "audio_encoder": Pattern(
@@ -139,6 +141,8 @@ class ListenConfig:
     """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
     allow_anonymous: bool = False
     """Let clients of other machines in without a key: to a server without keys, or by Wyoming."""
+    otel: bool = False
+    """Send traces and metrics by OpenTelemetry, to where its own OTEL_ variables say."""
 
     def __post_init__(self) -> None:
         _check_section("listen", self)
@@ -254,6 +258,8 @@ class SchedulerConfig:
     """Further places that only finals may take."""
     partial_deadline_ms: int = 2_000
     """Milliseconds after which a partial that has not begun is dropped."""
+    busy_share: float = 0.35
+    """Of the model's time, what finals may take before new sessions are refused; 0 is no bound."""
 
     def __post_init__(self) -> None:
         _check_section("scheduler", self)

@@ -32,6 +32,7 @@ from stream_server.recogniser.interface import Recogniser
 from stream_server.scheduler.engine import Engine
 from stream_server.session.driver import Services
 from stream_server.tls import make_context
+from stream_server.tracing import open_tracing
 from stream_server.transports.admission import Admission
 from stream_server.transports.auth import Keys
 from stream_server.transports.calls import Calls
@@ -101,6 +102,9 @@ class Server:
         self._config = config
         self._load = load
         self._metrics = Metrics()
+        self._tracing = (
+            open_tracing(self._metrics.registry, version()) if config.listen.otel else None
+        )
         self._port = config.listen.port
         self._stops = 0
         self._is_loading = False
@@ -243,8 +247,9 @@ class Server:
                 recogniser=self._config.recogniser,
                 draining=draining,
                 audience=hub,
+                tracing=self._tracing,
             )
-            admission.open(services, lambda: engine is not None and engine.is_ready)
+            admission.open(services, lambda: engine is not None and engine.is_ready, engine.fits)
             self._metrics.record_build(version=version(), model=recogniser.info.name)
             if wyoming_listener is not None:
                 info = info_event(recogniser.info, version())
@@ -265,10 +270,18 @@ class Server:
                     engine, _ = await loading
             if engine is not None:
                 await asyncio.to_thread(engine.close, _ENGINE_SECONDS)
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
 
     def _start_engine(self) -> tuple[Engine, Recogniser]:
         recogniser = self._load(self._config.recogniser)
-        engine = Engine(recogniser, self._config.scheduler, self._metrics)
+        if self._config.recogniser.model != "fake":  # which wants no torch
+            from stream_server.recogniser.memory import gpu_memory
+
+            self._metrics.watch_gpu(gpu_memory)
+        engine = Engine(
+            recogniser, self._config.scheduler, self._metrics, measures=True, tracing=self._tracing
+        )
         try:
             engine.start()
         except BaseException:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from stream_server import metrics
 from stream_server.config_text import render_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,7 @@ PAGES = (
     "stream_server/evaluation/README.md",
     "stream_server/transports/README.md",
     "tests/data/README.md",
+    "tests/long/README.md",
 )
 
 
@@ -91,6 +93,11 @@ def test_each_promise_of_security_has_its_test() -> None:
 def test_the_table_of_options_is_current() -> None:
     rows = render_markdown()
     assert rows in read("README.md"), f"put this into README.md:\n\n{rows}"
+
+
+def test_the_table_of_metrics_is_current() -> None:
+    rows = metrics.render_markdown()
+    assert rows in read("stream_server/README.md"), f"put this into it:\n\n{rows}"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -36,7 +36,7 @@ LAYERS = (
     "stream_server.key_commands",
     "stream_server.recogniser.interface stream_server.tls stream_server.keyring"
     " stream_server.connections",
-    "stream_server.audio stream_server.metrics stream_server.config",
+    "stream_server.audio stream_server.metrics stream_server.config stream_server.tracing",
     "stream_server.pcm stream_server.container",
     "stream_server.ranges",
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
@@ -87,6 +87,7 @@ ONLY_BY = {
     "starlette": "stream_server.transports",
     "sounddevice": "stream_client.sources",
     "aiortc": "stream_server.transports.webrtc stream_client.webrtc_bot",
+    "opentelemetry": "stream_server.tracing",
 }
 
 FOR_ALL = "stream_server.recogniser.interface"
@@ -104,7 +105,10 @@ PURE = (
     "stream_server.recogniser.interface",
     "stream_server.recogniser.ngram",
     "stream_server.recogniser.support",
+    "stream_server.scheduler.demand",
     "stream_server.scheduler.request",
+    "stream_server.scheduler.sharing",
+    "stream_server.scheduler.costs",
     "stream_server.scheduler.scheduler",
     "stream_server.segmenter.buffer",
     "stream_server.segmenter.segmenter",

@@ -247,10 +247,11 @@ class DiffusionRecogniser:
         if finished and length == len(best) and self._grow(row):
             finished = False
         words: tuple[HypothesisWord, ...] = ()
+        is_guarded = False
         if finished or row.utterance.trace:
             # A canvas on its way is shown as it is.
             guard = self._guard if finished else GuardConfig(0, 0)
-            words = self._words(row, tokens, probability, guard)
+            words, is_guarded = self._words(row, tokens, probability, guard)
         canvas = None
         if row.utterance.trace:
             canvas = "".join(self._tokenizer.piece(token) for token in best)
@@ -262,6 +263,7 @@ class DiffusionRecogniser:
             is_final=finished,
             language=row.utterance.language or self._info.languages[0],
             canvas=canvas,
+            is_guarded=is_guarded,
         )
 
     def _grow(self, row: DiffusionRow) -> bool:
@@ -275,8 +277,12 @@ class DiffusionRecogniser:
 
     def _words(
         self, row: DiffusionRow, tokens: list[int], probability: list[float], guard: GuardConfig
-    ) -> tuple[HypothesisWord, ...]:
-        """Group tokens into words with times, confidences and the audio's support from CTC."""
+    ) -> tuple[tuple[HypothesisWord, ...], bool]:
+        """Group tokens into words with times, confidences and the audio's support from CTC.
+
+        Returns:
+            The words, and whether the guard took any.
+        """
         spans = row.ctc.align(tokens)
         hop = self._model.samples_per_ctc_frame
         spoken = self._tokenizer.words(tokens)
@@ -293,7 +299,7 @@ class DiffusionRecogniser:
                 end = min(said[-1].end * hop, len(row.utterance.pcm))
                 sure = confidence(sure, support(said))
             words.append(HypothesisWord(text if words else text.lstrip(), sure, start, end))
-        return tuple(words)
+        return tuple(words), not all(kept)
 
     def release(self, rows: Sequence[Row]) -> None:
         """Forget rows."""

@@ -22,12 +22,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
     ClientMessage,
     Error,
     Final,
+    Flush,
+    Flushed,
     Limits,
     Partial,
     ServerMessage,
@@ -57,6 +60,7 @@ from stream_server.session.inbox import Inbox, Item
 from stream_server.session.intake import Frames, Intake
 from stream_server.session.outbox import Outbox
 from stream_server.session.session import Session, SessionPolicy, State
+from stream_server.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +78,7 @@ _LINGER_SECONDS = 5.0
 """What a slow client gets to take the last messages."""
 _CONTAINER_BYTES_PER_MS = 32
 """256 kbit/s: more than any recorder's Opus."""
+_NO_AUDIO = np.zeros(0, np.float32)
 _SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
 
 
@@ -134,6 +139,8 @@ class Services:
     """Set when the server wants to stop: running sessions are told, new ones refused."""
     audience: Audience | None = None
     """Hears every session."""
+    tracing: Tracing | None = None
+    """Told of every session."""
     batcher: IntakeBatcher = field(init=False)
     """The sessions' way to the executor."""
 
@@ -237,6 +244,10 @@ class _Driver:
         """Serve until the end, then leave nothing behind."""
         metrics = self._services.metrics
         metrics.record_session_started()
+        tracing = self._services.tracing
+        if tracing is not None:
+            tracing.begin_session(self._id)
+        _log.info("session began")
         outcome: SessionOutcome = "failed"
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -257,6 +268,9 @@ class _Driver:
             if self._services.audience is not None:
                 self._services.audience.leave(self._id)
             metrics.record_session_ended(outcome)
+            _log.info("session ended: %s", outcome)
+            if tracing is not None:
+                tracing.end_session(self._id, outcome)
 
     # --- the parts, each a task -----------------------------------------------------------------
 
@@ -292,6 +306,9 @@ class _Driver:
             return
         match item:
             case bytes():
+                if self._session.state is not State.STREAMING:
+                    # Before it is decoded: what a decoder that has finished would say is no answer.
+                    self._session.receive_audio(0, _NO_AUDIO, ())
                 await self._take_audio(self._services.batcher.feed(self._intake, item))
             case Exception():
                 raise item
@@ -306,6 +323,8 @@ class _Driver:
                 if not self._session.is_failing:
                     self._perform(self._session.receive_message(item))
             case _:
+                if isinstance(item, Flush):
+                    self._stopwatch.flush(self._loop.time())
                 self._perform(self._session.receive_message(item))
 
     async def _take_audio(self, work: Awaitable[list[Frames]]) -> None:
@@ -343,7 +362,7 @@ class _Driver:
             error = DeadlineExceeded("the client takes nothing of what it is sent")
             self._finish(_Ending("failed", wire_error(error).close_code, "timeout", is_deaf=True))
         except Exception:
-            _log.debug("session %s: the client cannot be reached", self._id, exc_info=True)
+            _log.debug("the client cannot be reached", exc_info=True)
             self._finish(_Ending("disconnected"))
 
     async def _send(self, message: ServerMessage) -> None:
@@ -475,19 +494,24 @@ class _Driver:
 
 
 class _Stopwatch:
-    """Measures what people wait for: the first partial, and the final."""
+    """Measures what people wait for: the first partial, the final, the answer to a flush."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._started: dict[int, float] = {}
         self._ended: dict[int, float] = {}
+        self._flushes: deque[float] = deque()
+
+    def flush(self, now: float) -> None:
+        """Take note that a ``flush`` came ``now`` (seconds)."""
+        self._flushes.append(now)
 
     def start(self, message: ServerMessage, position: int, now: float) -> None:
         """Take note of an event at ``position`` (samples), ``now`` (seconds)."""
         if isinstance(message, SpeechStarted):
             self._started[message.segment] = now - (position - message.at) / SAMPLE_RATE
         elif isinstance(message, SpeechEnded):
-            self._ended[message.segment] = now
+            self._ended[message.segment] = now - (position - message.at) / SAMPLE_RATE
 
     def record(self, message: ServerMessage, now: float) -> None:
         """Take note of a message that was sent ``now`` (seconds)."""
@@ -499,7 +523,9 @@ class _Stopwatch:
             self._started.pop(message.segment, None)
             ended = self._ended.pop(message.segment, None)
             if ended is not None:
-                self._metrics.record_final_latency(now - ended)
+                self._metrics.record_final_latency(max(0.0, now - ended))
+        elif isinstance(message, Flushed) and self._flushes:
+            self._metrics.record_finalised(now - self._flushes.popleft())
         elif isinstance(message, Error):
             self._metrics.record_error(message.code)
 

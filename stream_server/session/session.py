@@ -389,17 +389,23 @@ class Session:
         if audio is None:
             return []
         effects: list[Effect] = [Cancel(segment.number)] if segment.in_flight else []
-        submit = self._submit_partial(segment, audio, self._steps, ())
+        submit = self._submit_partial(segment, audio, self._steps, (), is_likely=True)
         segment.guess = _Guess(submit.request, end)
         return [*effects, submit]
 
     def _submit_partial(
-        self, segment: _OpenSegment, audio: Segment, steps: int, draft: tuple[int, ...]
+        self,
+        segment: _OpenSegment,
+        audio: Segment,
+        steps: int,
+        draft: tuple[int, ...],
+        *,
+        is_likely: bool = False,
     ) -> Submit:
         if segment.transcript is None:
             segment.transcript = Transcript(segment.number, audio.start)
         segment.heard = audio.end
-        submit = self._submit(segment, audio, steps, draft)
+        submit = self._submit(segment, audio, steps, draft, is_likely=is_likely)
         segment.in_flight = submit.request.revision
         return submit
 
@@ -429,7 +435,13 @@ class Session:
         return guess.end == audio.end and guess.request.utterance.language == self._language
 
     def _submit(
-        self, segment: _OpenSegment, audio: Segment, steps: int, draft: tuple[int, ...]
+        self,
+        segment: _OpenSegment,
+        audio: Segment,
+        steps: int,
+        draft: tuple[int, ...],
+        *,
+        is_likely: bool = False,
     ) -> Submit:
         segment.revision += 1
         utterance = Utterance(
@@ -447,6 +459,7 @@ class Session:
                 revision=segment.revision,
                 is_final=audio.is_final,
                 utterance=utterance,
+                is_likely=is_likely,
             )
         )
 

@@ -20,6 +20,11 @@ Phase = Literal["loading", "ready", "draining"]
 Status = Literal["loading", "ready", "draining", "broken"]
 
 
+def _any_number(inside: int) -> int | None:
+    """There is no bound but the places."""
+    return None
+
+
 class Guest(Protocol):
     """Someone inside, who can be sent away when the server stops."""
 
@@ -41,6 +46,7 @@ class Admission:
         self._phase: Phase = "loading"
         self._services: Services | None = None
         self._is_up: Callable[[], bool] = bool
+        self._fits: Callable[[int], int | None] = _any_number
         self._inside = 0
         self._guests: dict[Guest, str] = {}
         """With the name of each one's key."""
@@ -67,14 +73,20 @@ class Admission:
         """ISO 639-1 codes that the loaded model knows; none while it loads."""
         return self._services.info.languages if self._services else ()
 
-    def open(self, services: Services, is_up: Callable[[], bool]) -> None:
+    def open(
+        self,
+        services: Services,
+        is_up: Callable[[], bool],
+        fits: Callable[[int], int | None] = _any_number,
+    ) -> None:
         """Let clients in from now on, unless the server is about to stop already.
 
         Args:
             services: what everyone inside is served with.
             is_up: whether the engine takes work.
+            fits: how many the model bears, given how many are inside; none is any number.
         """
-        self._services, self._is_up = services, is_up
+        self._services, self._is_up, self._fits = services, is_up, fits
         if self._phase == "loading":
             self._phase = "ready"
 
@@ -92,11 +104,11 @@ class Admission:
 
         Raises:
             Draining: the server is about to stop.
-            Overloaded: every place is taken, or the model is not there.
+            Overloaded: every place is taken, the model is busy, or it is not there.
             LimitReached: the key's quota is used up.
         """
         services = self.check(key)
-        self._inside += 1
+        self._count(1)
         self._quotas.enter(key)
         self._empty.clear()
         if guest is not None:
@@ -107,13 +119,17 @@ class Admission:
             if guest is not None:
                 del self._guests[guest]
             self._quotas.leave(key)
-            self._inside -= 1
+            self._count(-1)
             if not self._inside:
                 self._empty.set()
 
     def meter(self, key: Key) -> Callable[[int], None]:
         """Return what a session tells of the samples that it hears; see :class:`Quotas`."""
         return self._quotas.meter(key)
+
+    def _count(self, change: int) -> None:
+        self._inside += change
+        self._fits(self._inside)  # what sessions take is learnt from how many there were, and when
 
     def check(self, key: Key = ANYONE) -> Services:
         """Return what is needed to serve; raise as :meth:`admit` does."""
@@ -126,6 +142,9 @@ class Admission:
         if self._inside >= self._max:
             raise Overloaded(f"all {self._max} places are taken; try again later")
         self._quotas.check(key)
+        fits = self._fits(self._inside)
+        if fits is not None and self._inside >= fits:
+            raise Overloaded(f"the model is busy with {self._inside} sessions; try again later")
         return self._services
 
     async def dismiss(self, error: DiffscribeError, names: Container[str] | None = None) -> None:

@@ -193,6 +193,7 @@ class FileTranscriber:
             except asyncio.CancelledError:
                 # The step reads the file; who closes the file must find it unused.
                 await asyncio.wait([step])
+                step.exception()  # seen, and of interest to nobody: the client has left
                 raise
             if piece is None:
                 return
@@ -227,7 +228,9 @@ def _submit(job: FileJob, segment: Segment, services: Services) -> asyncio.Futur
         seed=segment.number,
         trace=job.trace,
     )
-    request = Request(job.name, segment.number, 1, is_final=True, utterance=utterance)
+    request = Request(
+        job.name, segment.number, 1, is_final=True, utterance=utterance, is_live=False
+    )
     services.engine.submit(request, receive)
     return future
 

@@ -29,6 +29,7 @@ from stream_server.transports import (
     offer,
     openai_realtime,
     openai_rest,
+    openapi,
     page,
     speechmatics,
     token_routes,
@@ -93,6 +94,7 @@ class _Pages:
         self._metrics = metrics
         self._max_sessions = max_sessions
         self._version = version
+        self._openapi = openapi.render(version, {"/healthz": _Health, "/readyz": _Readiness})
 
     async def index(self, request: Request) -> Response:
         """Say what is here."""
@@ -115,6 +117,7 @@ class _Pages:
             PROBES[0]: "the process lives",
             PROBES[1]: "a session would be taken now",
             "/metrics": "Prometheus",
+            openapi.PATH: "the endpoints over plain HTTP, as OpenAPI 3.1",
         }
         admission = self._admission
         return json_response(
@@ -141,6 +144,10 @@ class _Pages:
             200 if is_ready else 503,
             {} if is_ready else {"Retry-After": RETRY_AFTER},
         )
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe the endpoints over plain HTTP."""
+        return Response(self._openapi, media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
         """Give every metric."""
@@ -208,6 +215,7 @@ def make_app(
         *page.routes(keys.guard(pages.index)),
         Route(PROBES[0], pages.health),
         Route(PROBES[1], pages.ready),
+        Route(openapi.PATH, keys.guard(pages.openapi)),
         Route("/metrics", keys.guard(pages.metrics)),
         Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
         Route(STREAM_PATH, keys.guard(_upgrade_required)),

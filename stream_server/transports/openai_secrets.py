@@ -28,14 +28,14 @@ class _ExpiresAfter(msgspec.Struct, frozen=True):
     seconds: int | None = None
 
 
-class _Wanted(msgspec.Struct, frozen=True):
+class SecretRequest(msgspec.Struct, frozen=True):
     """Body of ``POST /v1/realtime/client_secrets``."""
 
     session: wire.SessionFields | None = None
     expires_after: _ExpiresAfter | None = None
 
 
-class _Made(msgspec.Struct, frozen=True):
+class SecretAnswer(msgspec.Struct, frozen=True):
     """Its answer."""
 
     value: str
@@ -54,7 +54,7 @@ class _Endpoint:
         """Answer as GA does."""
         try:
             caller = self._keys.check(request)
-            wanted = wire.decode(await read_body(request, _MAX_BODY) or b"{}", _Wanted)
+            wanted = wire.decode(await read_body(request, _MAX_BODY) or b"{}", SecretRequest)
             seconds = wanted.expires_after.seconds if wanted.expires_after else None
             seconds = _SECONDS if seconds is None else seconds
             if not _SHORTEST <= seconds <= _LONGEST:
@@ -67,7 +67,7 @@ class _Endpoint:
             return error_response(error)
         secret = self._make(caller, settings, seconds)
         session = config.ga_session(settings, _session_id(), model)
-        return json_response(_Made(secret.value, secret.expires_at, session))
+        return json_response(SecretAnswer(secret.value, secret.expires_at, session))
 
     async def make_beta(self, request: Request) -> Response:
         """Answer as the beta does."""
@@ -121,4 +121,4 @@ def routes(admission: Admission, keys: Keys) -> list[BaseRoute]:
     ]
 
 
-__all__ = ["read_settings", "routes"]
+__all__ = ["SecretAnswer", "SecretRequest", "read_settings", "routes"]

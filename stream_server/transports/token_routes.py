@@ -24,6 +24,10 @@ from stream_server.transports.dialect import Call
 from stream_server.transports.tokens import Scope
 
 PATH: Final = "/v1/tokens"
+GRANT_PATH: Final = "/v1/auth/grant"
+"""Deepgram's."""
+ASSEMBLYAI_PATH: Final = "/v3/token"
+SPEECHMATICS_PATH: Final = "/v1/api_keys"
 _MAX_BODY: Final = 4_096
 
 _Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
@@ -31,7 +35,7 @@ _Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
 _Watched = Annotated[str, msgspec.Meta(pattern=r"^[\w.-]{1,64}$")]
 
 
-class _Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of ``POST /v1/tokens``."""
 
     scopes: Annotated[tuple[Scope, ...], msgspec.Meta(min_length=1)] = ("session",)
@@ -42,18 +46,24 @@ class _Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The only one that may be watched with it; none lets watch any."""
 
 
-class _Made(msgspec.Struct, frozen=True):
+class TokenAnswer(msgspec.Struct, frozen=True):
+    """Its answer."""
+
     token: str
     expires_at: int
     """Unix seconds."""
     scopes: tuple[Scope, ...]
 
 
-class _DeepgramWanted(msgspec.Struct, frozen=True):
+class DeepgramTokenRequest(msgspec.Struct, frozen=True):
+    """Body of ``POST /v1/auth/grant``."""
+
     ttl_seconds: Annotated[int, msgspec.Meta(ge=1, le=3_600)] = 30
 
 
-class _DeepgramMade(msgspec.Struct, frozen=True):
+class DeepgramToken(msgspec.Struct, frozen=True):
+    """Its answer."""
+
     access_token: str
     expires_in: int
     """Seconds."""
@@ -63,16 +73,22 @@ class _AssemblyAiWanted(msgspec.Struct, frozen=True):
     expires_in_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)]
 
 
-class _AssemblyAiMade(msgspec.Struct, frozen=True):
+class AssemblyAiToken(msgspec.Struct, frozen=True):
+    """Answer of ``GET /v3/token``."""
+
     token: str
     expires_in_seconds: int
 
 
-class _SpeechmaticsWanted(msgspec.Struct, frozen=True):
+class SpeechmaticsTokenRequest(msgspec.Struct, frozen=True):
+    """Body of ``POST /v1/api_keys``."""
+
     ttl: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 60
 
 
-class _SpeechmaticsMade(msgspec.Struct, frozen=True):
+class SpeechmaticsToken(msgspec.Struct, frozen=True):
+    """Its answer."""
+
     key_value: str
     apikey_id: str | None = None
 
@@ -94,25 +110,25 @@ class TokenEndpoints:
         """Answer ``POST /v1/tokens``."""
         try:
             key = self._keys.check(request).key
-            wanted = await _read(request, _Wanted)
+            wanted = await _read(request, TokenRequest)
             if wanted.session is not None and wanted.scopes != ("watch",):
                 text = "a session can be named where the only scope is 'watch'"
                 raise InvalidField(text, field="session")
         except DiffscribeError as error:
             return error_response(error)
         token = self._keys.make_token(key, wanted.scopes, wanted.seconds, wanted.session)
-        return _answer(_Made(token.value, token.expires_at, wanted.scopes))
+        return _answer(TokenAnswer(token.value, token.expires_at, wanted.scopes))
 
     async def make_for_deepgram(self, request: Request) -> Response:
         """Answer as Deepgram does: the token opens what can be transcribed, live or as a file."""
         call = Call()
         try:
             key = self._keys.check(request).key
-            wanted = await _read(request, _DeepgramWanted)
+            wanted = await _read(request, DeepgramTokenRequest)
         except DiffscribeError as error:
             return deepgram.refuse(error, call)
         token = self._keys.make_token(key, ("session", "file"), wanted.ttl_seconds)
-        made = _DeepgramMade(token.value, wanted.ttl_seconds)
+        made = DeepgramToken(token.value, wanted.ttl_seconds)
         return _answer(made, headers=deepgram.call_headers(call))
 
     async def make_for_assemblyai(self, request: Request) -> Response:
@@ -123,17 +139,17 @@ class TokenEndpoints:
         except DiffscribeError as error:
             return AssemblyAiApi().refuse(error, Call())
         token = self._keys.make_token(key, ("session",), wanted.expires_in_seconds)
-        return _answer(_AssemblyAiMade(token.value, wanted.expires_in_seconds))
+        return _answer(AssemblyAiToken(token.value, wanted.expires_in_seconds))
 
     async def make_for_speechmatics(self, request: Request) -> Response:
         """Answer as Speechmatics does."""
         try:
             key = self._keys.check(request).key
-            wanted = await _read(request, _SpeechmaticsWanted)
+            wanted = await _read(request, SpeechmaticsTokenRequest)
         except DiffscribeError as error:
             return error_response(error)
         token = self._keys.make_token(key, ("session",), wanted.ttl)
-        return _answer(_SpeechmaticsMade(token.value), status=201)
+        return _answer(SpeechmaticsToken(token.value), status=201)
 
 
 def _answer(
@@ -163,10 +179,24 @@ def routes(keys: Keys) -> list[BaseRoute]:
     tokens = TokenEndpoints(keys)
     return [
         Route(PATH, tokens.make, methods=["POST"]),
-        Route("/v1/auth/grant", tokens.make_for_deepgram, methods=["POST"]),
-        Route("/v3/token", tokens.make_for_assemblyai, methods=["GET"]),
-        Route("/v1/api_keys", tokens.make_for_speechmatics, methods=["POST"]),
+        Route(GRANT_PATH, tokens.make_for_deepgram, methods=["POST"]),
+        Route(ASSEMBLYAI_PATH, tokens.make_for_assemblyai, methods=["GET"]),
+        Route(SPEECHMATICS_PATH, tokens.make_for_speechmatics, methods=["POST"]),
     ]
 
 
-__all__ = ["PATH", "TokenEndpoints", "routes"]
+__all__ = [
+    "ASSEMBLYAI_PATH",
+    "GRANT_PATH",
+    "PATH",
+    "SPEECHMATICS_PATH",
+    "AssemblyAiToken",
+    "DeepgramToken",
+    "DeepgramTokenRequest",
+    "SpeechmaticsToken",
+    "SpeechmaticsTokenRequest",
+    "TokenAnswer",
+    "TokenEndpoints",
+    "TokenRequest",
+    "routes",
+]

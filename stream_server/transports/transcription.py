@@ -65,11 +65,15 @@ class _Segment(msgspec.Struct, frozen=True):
     words: list[_SegmentWord] | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Text(msgspec.Struct, frozen=True):
+class Text(msgspec.Struct, frozen=True):
+    """The format `json`."""
+
     text: str
 
 
-class _Verbose(msgspec.Struct, frozen=True, omit_defaults=True):
+class VerboseText(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The format `verbose_json`."""
+
     task: str
     language: str
     duration: float
@@ -102,7 +106,7 @@ def render(
             verbose = _verbose(transcription, has_words)
             return msgspec.json.encode(verbose), "application/json"
         case "json":
-            return msgspec.json.encode(_Text(transcription.text)), "application/json"
+            return msgspec.json.encode(Text(transcription.text)), "application/json"
 
 
 def segment_cues(segment: FileSegment) -> list[Cue]:
@@ -110,11 +114,11 @@ def segment_cues(segment: FileSegment) -> list[Cue]:
     return make_cues(segment.text, segment.start, segment.end, segment.words)
 
 
-def _verbose(transcription: Transcription, has_words: bool) -> _Verbose:
+def _verbose(transcription: Transcription, has_words: bool) -> VerboseText:
     segments = transcription.segments
     words = [_Word(word.word, word.start, word.end) for each in segments for word in _words(each)]
     found = (segment.language for segment in segments if segment.language)
-    return _Verbose(
+    return VerboseText(
         task="transcribe",
         language=transcription.language or next(found, ""),
         duration=seconds(transcription.length),
@@ -144,4 +148,4 @@ def _words(segment: FileSegment) -> list[_SegmentWord]:
     ]
 
 
-__all__ = ["ResponseFormat", "Transcription", "render", "segment_cues"]
+__all__ = ["ResponseFormat", "Text", "Transcription", "VerboseText", "render", "segment_cues"]

@@ -48,9 +48,10 @@ def _running(
     wyoming_port: int = 0,
     more_keys: KeysConfig | None = None,
     web: WebConfig | None = None,
+    otel: bool = False,
 ) -> Iterator[Server]:
     config = Config(
-        listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port),
+        listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port, otel=otel),
         limits=limits,
         recogniser=RecogniserConfig(model="fake"),
         keys=more_keys or KeysConfig(),

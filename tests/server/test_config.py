@@ -185,14 +185,14 @@ def test_precedence(tmp_path: Path) -> None:
 
 def test_every_option_by_every_way(tmp_path: Path) -> None:
     wanted = Config(
-        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning", 10300, True),
+        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning", 10300, True, True),
         KeysConfig("keys.toml", "s" * 32, 2, 3600),
         WebConfig("c.pem", "k.pem", True, ("https://a.example",), ("stun:b.example",)),
         LimitsConfig(
             1, 2_000, 3_000, 4_000, 5_000, 5_500, 1.5, 5_600, 6_000, 6_500, 7.5, 8_000, 9_000
         ),
         SegmenterConfig(3),
-        SchedulerConfig(4, 5, 6, 7),
+        SchedulerConfig(4, 5, 6, 7, 0.8),
         RecogniserConfig("fake", "a/backbone", "an/encoder", "cpu", 9, 2, 1, "plain", "float8", 32),
     )
     values = {

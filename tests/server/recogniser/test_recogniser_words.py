@@ -85,6 +85,7 @@ def test_text_that_the_audio_does_not_support_is_dropped(
     traced = decode(recogniser, Utterance(sound(16_000), steps=2, trace=True))
     assert traced[0].text == "six seven"  # on its way it is shown as it is
     assert (traced[-1].text, traced[-1].words) == ("", ())
+    assert (traced[0].is_guarded, traced[-1].is_guarded) == (False, True)
     assert traced[-1].tokens == tuple(tokenizer.encode("six seven"))
     recogniser.retune("noise", GuardConfig(0, 0))
     assert decode(recogniser, Utterance(sound(16_000), steps=2))[-1].text == "six seven"

@@ -80,6 +80,3 @@ class Inbox:
 
 
 Build = Callable[..., Engine]
-
-
-Build = Callable[..., Engine]

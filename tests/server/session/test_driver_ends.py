@@ -77,10 +77,11 @@ async def test_bad_audio_after_speech_costs_only_what_follows_it(services: Servi
     assert [type(each) for each in peer.messages[-2:]] == [Final, Error]
 
 
-async def test_audio_after_stop_is_refused(services: Services) -> None:
+@pytest.mark.parametrize("rate", [16_000, 8_000], ids=["as it is", "resampled"])
+async def test_audio_after_stop_is_refused(services: Services, rate) -> None:
     engine = ScriptedEngine()
     peer = MemoryPeer()
-    peer.say(Start(), WORD, Stop(), WORD)
+    peer.say(Start(sample_rate=rate), WORD, Stop(), WORD)
     await serve(peer, replace(services, engine=engine))
     error = peer.messages[-1]
     assert isinstance(error, Error)

@@ -100,3 +100,20 @@ async def test_audio_is_metered_for_each_key(make_services) -> None:
     with pytest.raises(LimitReached, match="of audio a day"):
         admission.check(Key("one"))
     admission.check(Key("other"))
+
+
+async def test_who_does_not_fit_is_told_so_and_every_change_is_noted(make_services) -> None:
+    admission, seen = Admission(5), []
+
+    def fits(inside: int) -> int:
+        seen.append(inside)
+        return 2
+
+    admission.open(make_services(), lambda: True, fits)
+    with admission.admit(), admission.admit():
+        assert admission.status == "ready"
+        with pytest.raises(Overloaded, match="busy with 2 sessions"), admission.admit():
+            pass
+    assert seen == [0, 1, 1, 2, 2, 1, 0]
+    with admission.admit():
+        pass
