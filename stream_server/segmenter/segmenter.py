@@ -137,6 +137,17 @@ class Segmenter:
             shortest = min(self._running.longest, -(-heard // (2 * FRAME)) * 3 * FRAME)
             self._running.longest = max(self._longest, shortest)
 
+    def go_on(self, before: Sequence[float]) -> list[SegmentEvent]:
+        """Begin in the middle of speech that was cut here; call before anything is fed.
+
+        Args:
+            before: Probability of speech of the last frames before.
+        """
+        for probability in before:
+            self._remember(probability >= _THRESHOLD)
+        self._running = _Running(self._position, self._longest, speech_end=self._position)
+        return [SpeechStarted(self._number, self._position)]
+
     @property
     def position(self) -> int:
         """Samples; the end of what was fed."""
@@ -169,7 +180,7 @@ class Segmenter:
         for probability in speech:
             self._position += FRAME
             is_speech = probability >= _THRESHOLD
-            self._history = (self._history << 1 | is_speech) & self._history_mask
+            self._remember(is_speech)
             if self._running is not None:
                 self._go_on(self._running, is_speech, events)
             elif is_speech:
@@ -210,6 +221,9 @@ class Segmenter:
         if pause < max(self._tail, self._hangover - _LIKELY):
             return None
         return running.speech_end + self._tail
+
+    def _remember(self, is_speech: bool) -> None:
+        self._history = (self._history << 1 | is_speech) & self._history_mask
 
     def _listen(self, events: list[SegmentEvent]) -> None:
         recent = self._history & ((1 << self._onset_window) - 1)
