@@ -31,6 +31,7 @@ from stream_protocol.messages import (
     Resume,
     ResumeChannel,
     ServerMessage,
+    SpeechEnded,
     SpeechStarted,
     Start,
     Stop,
@@ -118,8 +119,10 @@ class SendLog:
         self._next_control = 0  # index of the next control message to send
         places = dict(enumerate(self._begin()))
         self._covered = {channel: place.covered for channel, place in places.items()}
-        self._going_on = {channel for channel, place in places.items() if place.speaking}
+        # (channel, position) where speech was cut and went on
+        self._cuts = {(channel, each.covered) for channel, each in places.items() if each.speaking}
         self._pending: dict[tuple[int, int], int] = {}  # (channel, segment) -> start of speech
+        self._ended: dict[int, int] = {}  # channel -> end of the newest speech
         self._acked = self._origin
 
     @property
@@ -195,6 +198,11 @@ class SendLog:
                 self._drop_covered()
             case SpeechStarted(channel=channel, at=at):
                 self._pending[channel, message.segment] = at
+                # A cut ends speech where the next begins; after a pause its segment ends later.
+                if self._ended.pop(channel, None) == at:
+                    self._cuts.add((channel, at))
+            case SpeechEnded(channel=channel, at=at):
+                self._ended[channel] = at
             case Final():
                 self._receive_final(message)
             case Flushed():
@@ -214,12 +222,11 @@ class SendLog:
         places = [self._place(channel) for channel in sorted(self._covered)]
         for channel, place in enumerate(places):
             self._covered[channel] = place.covered
-            if place.speaking:
-                self._going_on.add(channel)
         self._drop(self._lead_offset(places))
         self._cursor = self._base
         self._next_control = 0
         self._pending.clear()
+        self._ended.clear()
         position = self._position(self._base)
         self._acked = position
         return msgspec.structs.replace(
@@ -239,7 +246,7 @@ class SendLog:
         for key in [key for key in self._pending if key[0] == channel and key[1] <= final.segment]:
             del self._pending[key]
         self._covered[channel] = max(self._covered.get(channel, 0), final.end)
-        self._going_on.discard(channel)
+        self._cuts = {cut for cut in self._cuts if cut[0] != channel or cut[1] >= final.end}
         self._next_segment = max(self._next_segment, final.segment + 1)
         self._drop_covered()
 
@@ -254,10 +261,8 @@ class SendLog:
     def _place(self, channel: int) -> ResumeChannel:
         """Return from where on a channel must be transcribed again."""
         covered = self._covered[channel]
-        if channel in self._going_on:
-            return ResumeChannel(covered, speaking=True)
         waiting = [at for (of, _), at in self._pending.items() if of == channel]
-        if covered in waiting:
+        if (channel, covered) in self._cuts:
             return ResumeChannel(covered, speaking=True)
         silent_until = min(waiting) - PRE_ROLL if waiting else self._acked - QUIET
         steps = max(silent_until - self._origin, 0) // RESUME_GRID

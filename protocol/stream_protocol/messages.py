@@ -217,7 +217,7 @@ class Final(Message, frozen=True, tag_field="type", tag="final"):
     start: int
     """Samples."""
     end: int
-    """Samples; audio before this position need not be kept for a resume."""
+    """Samples; audio before this position is not transcribed again in a resume."""
     language: str | None
     confidence: float
     """0 to 1, mean over the words; 0 for an empty text."""

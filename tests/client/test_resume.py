@@ -16,6 +16,7 @@ from stream_protocol.messages import (
     Partial,
     Resume,
     ResumeChannel,
+    SpeechEnded,
     SpeechStarted,
     Start,
     Stop,
@@ -160,6 +161,7 @@ def test_speech_that_was_cut_goes_on():
     log = sent_log(31)
     cut = 30 * SECOND
     log.receive(SpeechStarted(0, 0, 20 * SECOND))
+    log.receive(SpeechEnded(0, 0, cut))
     log.receive(SpeechStarted(1, 0, cut))
     log.receive(final(0, 20 * SECOND, cut))
     wanted = Resume("t", cut - LEAD, 1, [ResumeChannel(cut, speaking=True)])
@@ -178,8 +180,18 @@ def test_with_no_final_it_begins_at_the_beginning():
     log.receive(SpeechStarted(0, 0, 0))
     log.receive(Partial(0, 0, 1, "", "x", 0, 1))
     log.receive(Ack(1))
-    assert log.rewind("t").resume == Resume("t", 0, 0, [ResumeChannel(0, speaking=True)])
+    assert log.rewind("t").resume == at(0, 0, 0)
     assert taken(log) == [b"abcd"]
+
+
+def test_speech_that_begins_where_a_pause_ended_a_segment_does_not_go_on():
+    log = sent_log(31)
+    end = 30 * SECOND
+    log.receive(SpeechStarted(0, 0, 20 * SECOND))
+    log.receive(SpeechEnded(0, 0, end - 3200))
+    log.receive(final(0, 20 * SECOND, end))
+    log.receive(SpeechStarted(1, 0, end))
+    assert log.rewind("t").resume == at(end - LEAD, 1, end)
 
 
 def test_an_answered_flush_does_not_come_again():

@@ -318,3 +318,32 @@ def test_whatever_is_said_and_however_it_is_chunked(
             if run >= least:
                 assert covered[index - run : index].all()
             run = 0
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    speech=speech_patterns | noisy_patterns,
+    endpointing=endpointings,
+    data=st.data(),
+)
+def test_begun_anew_at_the_end_of_any_segment_it_goes_on_the_same(
+    speech: list[float], endpointing: Endpointing, data: st.DataObject
+) -> None:
+    pcm = audio(len(speech), seed=len(speech))
+    whole = Segmenter(endpointing)
+    events = [*feed(whole, pcm, speech), *whole.flush()]
+    ended = {event.number: event.at for event in events if isinstance(event, SpeechEnded)}
+    started = {event.at for event in events if isinstance(event, SpeechStarted)}
+    segments = finals(events)
+    if not segments:
+        return
+    last = data.draw(st.sampled_from(segments))
+    place = last.end // FRAME
+    again = Segmenter(endpointing, last.end)
+    rest = list[SegmentEvent]()
+    if last.end == ended[last.number] and last.end in started:
+        rest += again.go_on(speech[:place][-256:])
+    rest += [*feed(again, pcm[last.end :], speech[place:]), *again.flush()]
+    assert [(each.start, each.pcm.tobytes()) for each in finals(rest)] == [
+        (each.start, each.pcm.tobytes()) for each in segments[last.number + 1 :]
+    ]
