@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from stream_server.errors import error_message, wire_error
 
-RETRY_AFTER = "2"
+_RETRY_AFTER = "2"
 """Seconds after which a refused client may ask again."""
 
 _CODES = {
@@ -42,9 +42,10 @@ class _Body(msgspec.Struct, frozen=True):
 def json_response(
     value: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return ``value`` as a JSON answer."""
+    """Return ``value`` as a JSON answer; one that is only so for now says when to ask again."""
     body = msgspec.json.encode(value)
-    return Response(body, status, dict(headers or {}), media_type="application/json")
+    retry = {"Retry-After": _RETRY_AFTER} if status in (429, 503) else {}
+    return Response(body, status, {**retry, **(headers or {})}, media_type="application/json")
 
 
 def error_response(error: BaseException) -> Response:
@@ -53,8 +54,6 @@ def error_response(error: BaseException) -> Response:
     headers = {}
     if wire.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if wire.retryable and wire.http_status in (429, 503):
-        headers["Retry-After"] = RETRY_AFTER
     detail = _Detail(message.message, _type(wire.http_status), wire.code, message.field)
     return json_response(_Body(detail), wire.http_status, headers)
 
@@ -78,4 +77,4 @@ def _type(status: int) -> str:
     return "invalid_request_error" if status < 500 else "server_error"
 
 
-__all__ = ["RETRY_AFTER", "error_response", "json_response", "refusal", "refuse_http"]
+__all__ = ["error_response", "json_response", "refusal", "refuse_http"]

@@ -38,7 +38,6 @@ from stream_server.transports import (
 )
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import (
-    RETRY_AFTER,
     error_response,
     json_response,
     refuse_http,
@@ -71,6 +70,12 @@ class _Readiness(msgspec.Struct, frozen=True):
     model: str | None
     sessions: int
     max_sessions: int
+
+
+class _Drain(msgspec.Struct, frozen=True):
+    status: str
+    sessions: int
+    uploads: int
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -111,6 +116,7 @@ class _Pages:
             vosk.PATHS[1]: "WebSocket: Vosk's protocol, also at /",
             "/healthz": "the process lives",
             "/readyz": "a session would be taken now",
+            "/drain": "who is inside, while the server waits for them to finish and before",
             "/metrics": "Prometheus",
         }
         admission = self._admission
@@ -136,8 +142,13 @@ class _Pages:
         return json_response(
             _Readiness(admission.status, admission.model, admission.inside, self._max_sessions),
             200 if is_ready else 503,
-            {} if is_ready else {"Retry-After": RETRY_AFTER},
         )
+
+    async def drain(self, request: Request) -> Response:
+        """Say who is inside; once it is nobody, a server that is about to stop does."""
+        admission = self._admission
+        sessions = admission.sessions
+        return json_response(_Drain(admission.status, sessions, admission.inside - sessions))
 
     async def metrics(self, request: Request) -> Response:
         """Give every metric."""
@@ -214,6 +225,7 @@ def make_app(
         *page.routes(_guarded(keys, pages.index)),
         Route("/healthz", pages.health),
         Route("/readyz", pages.ready),
+        Route("/drain", _guarded(keys, pages.drain)),
         Route("/metrics", _guarded(keys, pages.metrics)),
         Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
         Route(STREAM_PATH, _upgrade_required),

@@ -431,9 +431,7 @@ def test_what_finals_covered_is_heard_but_not_transcribed() -> None:
 
 def test_speech_that_was_cut_goes_on_where_it_was_cut() -> None:
     cut = 1_000_000 + 600 * 16
-    stream = Stream(
-        Start(resume=Resume("t", 1_000_000, 41, [ResumeChannel(cut, speaking=True)]))
-    )
+    stream = Stream(Start(resume=Resume("t", 1_000_000, 41, [ResumeChannel(cut, speaking=True)])))
     stream.hear(700, 0.0)
     assert sent(stream.effects, SpeechStarted) == [SpeechStarted(41, 0, cut)]
     stream.hear(100, 1.0)
