@@ -37,10 +37,13 @@ FORBIDS = "--deny-permission-prompts"
 
 @contextlib.contextmanager
 def _running(
-    keys: tuple[str, ...] = (), host: str = "127.0.0.1", web: WebConfig | None = None
+    keys: tuple[str, ...] = (),
+    host: str = "127.0.0.1",
+    web: WebConfig | None = None,
+    port: int = 0,
 ) -> Iterator[Server]:
     config = Config(
-        listen=ListenConfig(host=host, port=0, api_key=keys),
+        listen=ListenConfig(host=host, port=port, api_key=keys),
         web=web or WebConfig(),
         limits=LimitsConfig(media_timeout_ms=4000),
         recogniser=RecogniserConfig(model="fake"),

@@ -19,6 +19,8 @@ const MAX_BUFFERED = 256 * 1024;
 /** Bytes of one binary frame at most; waiting audio is joined up to this. */
 const MAX_FRAME = 32 * 1024;
 const POLL_MS = 20;
+/** A WebSocket's `readyState` while it can be sent into. */
+const OPEN = 1;
 /** Code of the `notice` that is put in after a resume: partials start anew. */
 export const RECONNECTED = "reconnected";
 
@@ -317,9 +319,9 @@ class Talk {
     });
   }
 
-  /** Send audio (bytes) or a message. */
+  /** Send audio (bytes) or a message; into a socket that is closing nothing is sent any more. */
   send(item) {
-    if (this.#connection.state === "closed") return;
+    if (this.#connection.state === "closed" || this.#socket.readyState !== OPEN) return;
     if (item instanceof Uint8Array) {
       this.#connection.send("audio");
       this.#socket.send(item);
