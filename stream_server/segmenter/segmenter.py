@@ -69,6 +69,8 @@ class Segment:
     pcm: Pcm
     is_final: bool
     """Whether nothing can be added to it any more."""
+    missing: int = 0
+    """Samples of silence that would have belonged to it, had the stream gone on."""
 
     @property
     def end(self) -> int:
@@ -192,7 +194,7 @@ class Segmenter:
         """End the running segment here, if there is one, and return its events."""
         events: list[SegmentEvent] = []
         if self._running is not None:
-            self._end(self._running, self._heard_end(self._running), events)
+            self._end(self._running, self._heard_end(self._running), events, self._missing())
             self._forget()
         return events
 
@@ -252,8 +254,16 @@ class Segmenter:
             return self._position  # the first frames of a word, perhaps
         return min(running.speech_end + self._tail, self._position)
 
-    def _end(self, running: _Running, end: int, events: list[SegmentEvent]) -> None:
-        self._emit(running.start, end, min(running.speech_end, end), events)
+    def _missing(self) -> int:
+        """How much of the tail has not been heard."""
+        newest = self._history & -self._history
+        silent = (newest.bit_length() - 1) * FRAME if newest else self._tail
+        return max(0, self._tail - silent)
+
+    def _end(
+        self, running: _Running, end: int, events: list[SegmentEvent], missing: int = 0
+    ) -> None:
+        self._emit(running.start, end, min(running.speech_end, end), events, missing)
         self._running = None
         # What was heard after the end may be the first frames of the next word; what was heard
         # before it is spent.
@@ -270,9 +280,12 @@ class Segmenter:
             events.append(SpeechStarted(self._number, cut))
             running.start, running.longest = cut, self._longest
 
-    def _emit(self, start: int, end: int, speech_end: int, events: list[SegmentEvent]) -> None:
+    def _emit(
+        self, start: int, end: int, speech_end: int, events: list[SegmentEvent], missing: int = 0
+    ) -> None:
         events.append(SpeechEnded(self._number, speech_end))
-        events.append(Segment(self._number, start, self._audio.read(start, end), is_final=True))
+        pcm = self._audio.read(start, end)
+        events.append(Segment(self._number, start, pcm, is_final=True, missing=missing))
         self._number += 1
         self._floor = end
 

@@ -154,7 +154,9 @@ def compare(whole: Heard, broken: Heard, samples: int) -> int:
     wrong = differing(whole.words, broken.words)
     for one, other in zip(whole.finals, broken.finals, strict=False):
         if (one.text, one.start, one.end) != (other.text, other.start, other.end):
-            print(f"  {one.start}-{one.end} {one.text!r}\n  {other.start}-{other.end} {other.text!r}")
+            print(
+                f"  {one.start}-{one.end} {one.text!r}\n  {other.start}-{other.end} {other.text!r}"
+            )
     if whole.places != broken.places:
         print("  the finals are not at the same places")
         wrong = wrong or 1
