@@ -35,6 +35,8 @@ _RECENT = 5
 """Frames looked at to decide whether running speech goes on."""
 _RECENT_SPEECH = 2
 """Speech frames among them that let it go on: a lone click does not keep a segment open."""
+_PAUSE = 1e-4
+"""Power of what stands for a pause, at most, as a share of the speech before it (-40 dB)."""
 _SMOOTHING = 5
 """Frames (100 ms) over which loudness is averaged to find a quiet point: longer than the closure
 of a plosive, so a word is not cut in its middle."""
@@ -76,6 +78,27 @@ class Segment:
     def end(self) -> int:
         """Samples; the position after the last one."""
         return self.start + len(self.pcm)
+
+    def with_pause(self, longest: int) -> Pcm:
+        """Return the audio as if the stream had gone on in silence: with what is missing.
+
+        A last word right at the end of the audio is heard less well. Digital silence would be a
+        sound of its own, so it is the quietest 20 ms of the segment, to and fro.
+
+        Args:
+            longest: Samples that it may have.
+        """
+        missing = min(self.missing, longest - len(self.pcm))
+        frames = self.pcm[: len(self.pcm) // FRAME * FRAME].reshape(-1, FRAME)
+        if missing <= 0 or not len(frames):
+            return self.pcm
+        power = np.square(frames, dtype=np.float64).mean(axis=1)
+        quiet = frames[int(power.argmin())]
+        # Where speech has no pause at all, its quietest part is speech too.
+        loudest = _PAUSE * float(power.mean())
+        gain = min(1.0, (loudest / max(float(power.min()), 1e-12)) ** 0.5)
+        there_and_back = np.concatenate([quiet, quiet[::-1]]) * np.float32(gain)
+        return np.concatenate([self.pcm, np.resize(there_and_back, missing)])
 
 
 SegmentEvent = SpeechStarted | SpeechEnded | Segment
@@ -194,7 +217,8 @@ class Segmenter:
         """End the running segment here, if there is one, and return its events."""
         events: list[SegmentEvent] = []
         if self._running is not None:
-            self._end(self._running, self._heard_end(self._running), events, self._missing())
+            running = self._running
+            self._end(running, self._heard_end(running), events, self._missing(running))
             self._forget()
         return events
 
@@ -254,11 +278,12 @@ class Segmenter:
             return self._position  # the first frames of a word, perhaps
         return min(running.speech_end + self._tail, self._position)
 
-    def _missing(self) -> int:
+    def _missing(self, running: _Running) -> int:
         """How much of the tail has not been heard."""
+        pause = (self._position - running.speech_end) // FRAME
         newest = self._history & -self._history
-        silent = (newest.bit_length() - 1) * FRAME if newest else self._tail
-        return max(0, self._tail - silent)
+        silent = min(pause, newest.bit_length() - 1) if newest else pause
+        return max(0, self._tail - silent * FRAME)
 
     def _end(
         self, running: _Running, end: int, events: list[SegmentEvent], missing: int = 0

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import msgspec
-import numpy as np
 
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
@@ -442,10 +441,8 @@ class Session:
         self, segment: _OpenSegment, audio: Segment, steps: int, draft: tuple[int, ...]
     ) -> Submit:
         segment.revision += 1
-        # As if the stream had gone on: a last word right at the end of the audio is heard less well.
-        missing = min(audio.missing, self._policy.info.max_samples - len(audio.pcm))
         utterance = Utterance(
-            pcm=_followed_by_quiet(audio.pcm, missing) if missing > 0 else audio.pcm,
+            pcm=audio.with_pause(self._policy.info.max_samples),
             steps=steps,
             language=self._language,
             draft=draft,
@@ -549,15 +546,6 @@ class Session:
                 done = Done(samples=barrier.position, segments=self._sent_finals)
                 effects += [Send(done), Close(1000, "done")]
         return effects
-
-
-def _followed_by_quiet(pcm: Pcm, samples: int) -> Pcm:
-    """Return audio with so much of its quietest 20 ms behind it, to and fro."""
-    frames = pcm[: len(pcm) // FRAME * FRAME].reshape(-1, FRAME)
-    if not len(frames):
-        return pcm
-    quiet = frames[int(np.square(frames, dtype=np.float64).sum(axis=1).argmin())]
-    return np.concatenate([pcm, np.resize(np.concatenate([quiet, quiet[::-1]]), samples)])
 
 
 def _segment(channel: _Channel, pcm: Pcm, speech: Sequence[float]) -> list[SegmentEvent]:

@@ -1,4 +1,4 @@
-"""A stream in a browser whose connection breaks: its text is that of a stream which had no break."""
+"""A stream in a browser whose connection breaks says what one says that had no break."""
 
 from __future__ import annotations
 

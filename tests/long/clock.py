@@ -4,8 +4,9 @@
 
 A clip of speech is heard near the beginning of the stream and, with as much of the same noise
 before it, at the end, and other speech between: what is said of the second must be what is said of
-the first, moved by the samples between them. The server has the stream as fast as it takes it. Each format is tried, since
-each comes to the 16 kHz of the clock by another way. The exit status is 0 where all is exact.
+the first, moved by the samples between them. The server has the stream as fast as it takes it. Each
+format is tried, since each comes to the 16 kHz of the clock by another way. The exit status is 0
+where all is exact.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ async def run(arguments: argparse.Namespace) -> int:
             problems += found
             print(
                 f"{encoding} at {rate}: {len(samples) / RATE / 60:.1f} minutes in "
-                f"{time.monotonic() - began:.0f} s ({arguments.model}), {len(heard.finals)} finals, "
-                f"{len(found)} wrong",
+                f"{time.monotonic() - began:.0f} s ({arguments.model}), "
+                f"{len(heard.finals)} finals, {len(found)} wrong",
                 *found,
                 sep="\n  ",
                 flush=True,
