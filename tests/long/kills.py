@@ -136,7 +136,7 @@ async def run(arguments: argparse.Namespace) -> int:
 async def play_broken(
     url: str, audio: bytes, killer: Killer, places: list[int], pace: float
 ) -> Heard:
-    """Play a stream, ``pace`` times as fast as it was spoken, that is broken at places (samples)."""
+    """Play a stream, ``pace`` times as fast as speech, that is broken at places (samples)."""
     tasks: list[asyncio.Task[None]] = []
 
     def begin(stream: Stream, line: Line) -> None:

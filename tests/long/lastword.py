@@ -5,8 +5,8 @@
 Each recording is played whole first, with a second of silence behind it: its last word is the last
 of that transcript. Where the word ends is looked for in the sound, since the times of words are
 those of the frames of the model: the last 10 ms, from the word's own start to 300 ms after its own
-end, that are louder than 40 dB under the loudest of the word and than 10 dB over the quietest of the
-recording. The recording is cut 50 ms later, played again and stopped. The last word of that
+end, that are louder than 40 dB under the loudest of the word and than 10 dB over the quietest of
+the recording. The recording is cut 50 ms later, played again and stopped. The last word of that
 transcript must be the same, or another in its place: a model that is unsure how a word is spelled
 may change its mind with any change of the sound, so a word counts as lost only where the transcript
 has fewer words than the whole one. The exit status is 0 where none is lost.

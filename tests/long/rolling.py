@@ -92,8 +92,8 @@ def report(
     words = sum(len(whole.words) for whole in wholes)
     print(
         f"{arguments.streams} live streams of {arguments.seconds:g} s ({arguments.model}), two "
-        f"servers restarted: {moved} streams moved, {sum(each.reconnects for each in heard)} times, "
-        f"{words} words, {wrong} differ; {same} have each final at its place"
+        f"servers restarted: {moved} streams moved, {sum(each.reconnects for each in heard)} "
+        f"times, {words} words, {wrong} differ; {same} have each final at its place"
     )
     if was_early:
         print("the streams ended before the restarts did: give them more --seconds")
