@@ -73,8 +73,9 @@ _STATUS_CODES: dict[int, ErrorCode] = {
 class Reconnect:
     """How a broken connection is opened again."""
 
-    attempts: int = 8
-    """Tries in a row that bring nothing before the stream is given up."""
+    attempts: int = 20
+    """Tries in a row that bring nothing before the stream is given up: as long, with the delays, as
+    audio is kept, and as a server may take to load its model again."""
     first_delay: float = 0.25
     """Seconds before the first try; doubles with each."""
     max_delay: float = 10.0

@@ -344,8 +344,9 @@ class Session:
     def _channel(self, index: int) -> _Channel:
         # Made when first heard: a container says how many channels it has only in its header.
         if index not in self._channels:
-            place = self._places[index] if self._places else None
-            lead = Lead(self._origin, place)
+            # A container may hold more channels than `start` says.
+            places = dict(enumerate(self._places or ()))
+            lead = Lead(self._origin, places.get(index))
             segmenter = Segmenter(self._endpointing, lead.end)
             self._channels[index] = _Channel(index, segmenter, self._origin, lead)
         return self._channels[index]

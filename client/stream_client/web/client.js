@@ -25,7 +25,7 @@ const OPEN = 1;
 export const RECONNECTED = "reconnected";
 
 /** How a broken connection is opened again; as the Python client does. */
-const RECONNECT = { attempts: 8, firstDelayMs: 250, maxDelayMs: 10_000, keepSeconds: 120 };
+const RECONNECT = { attempts: 20, firstDelayMs: 250, maxDelayMs: 10_000, keepSeconds: 120 };
 
 /** The stream ended otherwise than by `done`. */
 export class StreamError extends Error {

@@ -440,6 +440,15 @@ def test_speech_that_was_cut_goes_on_where_it_was_cut() -> None:
     assert len(request.utterance.pcm) == 400 * 16
 
 
+def test_a_channel_that_nobody_resumed_begins_where_the_audio_does() -> None:
+    resume = Resume("t", 1_000_000, 41, [ResumeChannel(1_000_000 + 3200)])
+    stream = Stream(Start(encoding="ogg", channel_mode="split", resume=resume))
+    stream.hear(600, 1.0, channel=0)
+    stream.hear(600, 1.0, channel=1)
+    begun = sent(stream.effects, SpeechStarted)
+    assert begun == [SpeechStarted(41, 0, 1_003_200), SpeechStarted(42, 1, 1_000_000)]
+
+
 def test_the_final_of_cut_speech_comes_after_the_start_of_what_follows() -> None:
     stream = Stream(Start(endpointing=Endpointing(max_segment_ms=2000)))
     effects = stream.hear(2000, 1.0)
