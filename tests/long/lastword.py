@@ -8,8 +8,9 @@ those of the frames of the model: the last 10 ms, from the word's own start to 3
 end, that are louder than 40 dB under the loudest of the word and than 10 dB over the quietest of
 the recording. The recording is cut 50 ms later, played again and stopped. The last word of that
 transcript must be the same, or another in its place: a model that is unsure how a word is spelled
-may change its mind with any change of the sound, so a word counts as lost only where the transcript
-has fewer words than the whole one. The exit status is 0 where none is lost.
+may change its mind with any change of the sound. So a word counts as lost where the last one is
+another (under half of the letters are the same) and the transcript has fewer words than the whole
+one. The exit status is 0 where none is lost.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 
 import numpy as np
 
@@ -51,6 +53,11 @@ def last_word(heard: Heard) -> str:
     return "".join(each for each in heard.words[-1].lower() if each.isalnum() or each == "'")
 
 
+def is_alike(one: str, other: str) -> bool:
+    """Return whether two words are mostly of the same letters."""
+    return SequenceMatcher(None, one, other, autojunk=False).ratio() >= 0.5
+
+
 async def check(url: str, clip: Samples, stop_after: int) -> tuple[Heard, Heard] | None:
     """Play a clip whole and cut, and return what was heard; none where nothing is said."""
     start = Start(words=True, partial_interval_ms=0)
@@ -81,7 +88,9 @@ async def run(arguments: argparse.Namespace) -> int:
             checked += 1
             whole, cut = heard
             is_same = last_word(whole) == last_word(cut)
-            is_there = is_same or len(cut.words) >= len(whole.words)
+            is_there = is_alike(last_word(whole), last_word(cut)) or (
+                len(cut.words) >= len(whole.words)
+            )
             same, there = same + is_same, there + is_there
             if not is_same:
                 fate = "became" if is_there else "WAS LOST before"

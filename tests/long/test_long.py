@@ -17,7 +17,7 @@ import pytest
 from stream_protocol.messages import Final, Timings, Word
 from tests.long.clock import wrong_times
 from tests.long.kills import compare
-from tests.long.lastword import sound_end
+from tests.long.lastword import is_alike, sound_end
 from tests.long.play import Heard, differing
 
 ROOT = Path(__file__).parents[2]
@@ -109,3 +109,10 @@ def test_the_end_of_a_word_is_where_its_sound_ends() -> None:
     clip[8000:16_000] += 0.1 * np.sin(np.arange(8000) * 0.05).astype(np.float32)
     assert sound_end(clip, Word("a", 8000, 14_000, 1.0)) == 16_000
     assert sound_end(clip, Word("a", 8000, 20_000, 1.0)) == 16_000
+
+
+def test_another_word_is_told_from_one_that_is_spelled_otherwise() -> None:
+    assert is_alike("presison", "prison")
+    assert is_alike("saad", "said")
+    assert not is_alike("morning", "you")
+    assert not is_alike("morning", "")
