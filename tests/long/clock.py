@@ -21,8 +21,8 @@ import soxr
 
 from stream_protocol.messages import Encoding, Final, SampleRate, Start
 from tests.long.play import Heard, play
+from tests.long.recordings import RATE, Samples, clips, stream_of
 from tests.long.servers import serving
-from tests.long.speech import RATE, Samples, clips, stream_of
 
 _PERIOD = 16 * RATE
 """Samples; what the voice activity detection repeats itself after."""

@@ -20,8 +20,8 @@ from collections import Counter
 from stream_client.client import Stream
 from tests.long.play import Heard, Line, differing, play
 from tests.long.proxy import Proxy
+from tests.long.recordings import RATE, stream_of
 from tests.long.servers import ServerProcess, serving
-from tests.long.speech import RATE, stream_of
 
 
 class Killer:

@@ -25,8 +25,8 @@ import numpy as np
 
 from stream_protocol.messages import Start, Word
 from tests.long.play import Heard, play
+from tests.long.recordings import RATE, Samples, clips, to_pcm16
 from tests.long.servers import serving
-from tests.long.speech import RATE, Samples, clips, to_pcm16
 
 _BLOCK = RATE // 100
 _AFTER = 3 * RATE // 10

@@ -18,8 +18,8 @@ import time
 
 from tests.long.play import Heard, differing, play
 from tests.long.proxy import Proxy
+from tests.long.recordings import RATE, stream_of
 from tests.long.servers import ServerProcess, serving
-from tests.long.speech import RATE, stream_of
 
 _DRAIN_SECONDS = 10
 _STOP_SECONDS = _DRAIN_SECONDS + 10
