@@ -11,7 +11,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from stream_client.client import Reconnect, Stream, connect
-from stream_protocol.messages import Done, Final, Notice, Start
+from stream_protocol.messages import Done, Error, Final, Notice, Start
 
 PATIENT = Reconnect(attempts=200, first_delay=0.05, max_delay=1.0)
 
@@ -23,6 +23,8 @@ class Heard:
     finals: list[Final] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     """Their codes."""
+    errors: list[str] = field(default_factory=list)
+    """What went wrong with segments; each has an empty final."""
     samples: int = 0
     """Of the stream's end, as the server says."""
     reconnects: int = 0
@@ -90,6 +92,8 @@ async def play(
                         heard.finals.append(message)
                     case Notice():
                         heard.notices.append(message.code)
+                    case Error():
+                        heard.errors.append(f"{message.code}: {message.message}")
                     case Done():
                         heard.samples = message.samples
             await sending

@@ -95,6 +95,12 @@ def report(
         f"servers restarted: {moved} streams moved, {sum(each.reconnects for each in heard)} "
         f"times, {words} words, {wrong} differ; {same} have each final at its place"
     )
+    for number, (whole, each) in enumerate(pairs):
+        for error in each.errors:
+            print(f"  stream {number}: {error}")
+        for one, other in zip(whole.finals, each.finals, strict=False):
+            if one.text != other.text:
+                print(f"  stream {number}, {one.start}: {one.text!r} became {other.text!r}")
     if was_early:
         print("the streams ended before the restarts did: give them more --seconds")
     held = not wrong and is_right and not was_early and moved == same == arguments.streams
