@@ -81,13 +81,11 @@ def report(
     was_early: bool,
 ) -> int:
     """Say what came of it, and return 0 where nothing was lost."""
-    wrong = sum(
-        differing(whole.words, each.words) for whole, each in zip(wholes, heard, strict=True)
-    )
+    pairs = list(zip(wholes, heard, strict=True))
+    wrong = sum(differing(whole.words, each.words) for whole, each in pairs)
     moved = sum(each.reconnects > 0 for each in heard)
     same = sum(
-        whole.places == each.places and whole.samples == each.samples
-        for whole, each in zip(wholes, heard, strict=True)
+        whole.places == each.places and whole.samples == each.samples for whole, each in pairs
     )
     words = sum(len(whole.words) for whole in wholes)
     print(
