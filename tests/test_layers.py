@@ -114,6 +114,7 @@ PURE = (
     "stream_server.segmenter.segmenter",
     "stream_server.session.effects",
     "stream_server.session.allowance",
+    "stream_server.session.lead",
     "stream_server.session.reports",
     "stream_server.session.session",
     "stream_server.session.validation",

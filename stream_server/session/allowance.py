@@ -5,7 +5,7 @@ Pure: time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stream_protocol.messages import CLOCK_RATE
 from stream_server.config import LimitsConfig
@@ -26,15 +26,19 @@ class Allowance:
         limits: How fast it may send.
         meter: How much its key may send.
         began: Seconds, of any clock.
+        leads: Samples of each channel that are heard again and were metered before.
     """
 
-    def __init__(self, limits: LimitsConfig, meter: Meter, began: float) -> None:
+    def __init__(
+        self, limits: LimitsConfig, meter: Meter, began: float, leads: Sequence[int] = ()
+    ) -> None:
         self._speed = limits.max_speed
         self._burst = limits.max_burst_ms / 1000
         self._meter = meter
         self._began = began
         self._samples: dict[int, int] = {}
         """Of each channel."""
+        self._leads = dict(enumerate(leads))
 
     def hear(self, channel: int, samples: int, now: float) -> None:
         """Take note of ``samples`` more of a channel, at ``now`` (seconds).
@@ -42,8 +46,8 @@ class Allowance:
         Raises:
             LimitReached: They are too many, or come too fast.
         """
-        self._meter(samples)
         total = self._samples.get(channel, 0) + samples
+        self._meter(min(samples, max(0, total - self._leads.get(channel, 0))))
         self._samples[channel] = total
         ahead = total / CLOCK_RATE - (now - self._began) * self._speed
         if self._speed and ahead > self._burst:

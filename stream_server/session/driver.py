@@ -205,6 +205,12 @@ def _fatal(error: Exception) -> Error:
     return msgspec.structs.replace(error_message(error), fatal=True)
 
 
+def _leads(start: Start) -> list[int]:
+    """Return the samples of each channel that the client sends again and has finals for."""
+    resume = start.resume
+    return [each.covered - resume.position for each in resume.channels or ()] if resume else []
+
+
 @dataclass(frozen=True, slots=True)
 class _Ending:
     """How a session ends."""
@@ -236,7 +242,7 @@ class _Driver:
         self._stopwatch = _Stopwatch(services.metrics)
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
-        self._allowance = Allowance(services.limits, meter, self._heard)
+        self._allowance = Allowance(services.limits, meter, self._heard, _leads(start))
         self._progress = asyncio.Event()
         self._end: asyncio.Future[_Ending] = self._loop.create_future()
 

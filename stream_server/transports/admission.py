@@ -59,6 +59,11 @@ class Admission:
         return self._inside
 
     @property
+    def sessions(self) -> int:
+        """Sessions that run."""
+        return len(self._guests)
+
+    @property
     def status(self) -> Status:
         """What the readiness probe says."""
         return "broken" if self._phase == "ready" and not self._is_up() else self._phase

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from stream_server.errors import error_message, wire_error
 
-RETRY_AFTER = "2"
+_RETRY_AFTER = "2"
 """Seconds after which a refused client may ask again."""
 
 _CODES = {
@@ -46,9 +46,10 @@ class ErrorBody(msgspec.Struct, frozen=True):
 def json_response(
     value: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return ``value`` as a JSON answer."""
+    """Return ``value`` as a JSON answer; one that is only so for now says when to ask again."""
     body = msgspec.json.encode(value)
-    return Response(body, status, dict(headers or {}), media_type="application/json")
+    retry = {"Retry-After": _RETRY_AFTER} if status in (429, 503) else {}
+    return Response(body, status, {**retry, **(headers or {})}, media_type="application/json")
 
 
 def error_response(error: BaseException) -> Response:
@@ -57,8 +58,6 @@ def error_response(error: BaseException) -> Response:
     headers = {}
     if wire.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if wire.retryable and wire.http_status in (429, 503):
-        headers["Retry-After"] = RETRY_AFTER
     detail = ErrorDetail(message.message, _type(wire.http_status), wire.code, message.field)
     return json_response(ErrorBody(detail), wire.http_status, headers)
 
@@ -83,7 +82,6 @@ def _type(status: int) -> str:
 
 
 __all__ = [
-    "RETRY_AFTER",
     "ErrorBody",
     "ErrorDetail",
     "error_response",

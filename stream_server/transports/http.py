@@ -39,7 +39,6 @@ from stream_server.transports import (
 )
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import (
-    RETRY_AFTER,
     json_response,
     refuse_http,
 )
@@ -62,6 +61,7 @@ _EXPOSED_HEADERS = ("Location", "Link", "ETag", "Accept-Post", "Accept-Patch", "
 
 PROBES = ("/healthz", "/readyz")
 """What is answered to everyone."""
+DRAIN_PATH = "/drain"
 
 
 class _Health(msgspec.Struct, frozen=True):
@@ -73,6 +73,12 @@ class _Readiness(msgspec.Struct, frozen=True):
     model: str | None
     sessions: int
     max_sessions: int
+
+
+class _Drain(msgspec.Struct, frozen=True):
+    status: str
+    sessions: int
+    uploads: int
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -94,7 +100,9 @@ class _Pages:
         self._metrics = metrics
         self._max_sessions = max_sessions
         self._version = version
-        self._openapi = openapi.render(version, {"/healthz": _Health, "/readyz": _Readiness})
+        self._openapi = openapi.render(
+            version, {PROBES[0]: _Health, PROBES[1]: _Readiness}, {DRAIN_PATH: _Drain}
+        )
 
     async def index(self, request: Request) -> Response:
         """Say what is here."""
@@ -116,6 +124,7 @@ class _Pages:
             token_routes.PATH: "POST: a short-lived token, for browsers",
             PROBES[0]: "the process lives",
             PROBES[1]: "a session would be taken now",
+            DRAIN_PATH: "who is inside, while the server waits for them to finish and before",
             "/metrics": "Prometheus",
             openapi.PATH: "the endpoints over plain HTTP, as OpenAPI 3.1",
         }
@@ -142,12 +151,17 @@ class _Pages:
         return json_response(
             _Readiness(admission.status, admission.model, admission.inside, self._max_sessions),
             200 if is_ready else 503,
-            {} if is_ready else {"Retry-After": RETRY_AFTER},
         )
 
     async def openapi(self, request: Request) -> Response:
         """Describe the endpoints over plain HTTP."""
         return Response(self._openapi, media_type="application/json")
+
+    async def drain(self, request: Request) -> Response:
+        """Say who is inside; once it is nobody, a server that is about to stop does."""
+        admission = self._admission
+        sessions = admission.sessions
+        return json_response(_Drain(admission.status, sessions, admission.inside - sessions))
 
     async def metrics(self, request: Request) -> Response:
         """Give every metric."""
@@ -216,6 +230,7 @@ def make_app(
         Route(PROBES[0], pages.health),
         Route(PROBES[1], pages.ready),
         Route(openapi.PATH, keys.guard(pages.openapi)),
+        Route(DRAIN_PATH, keys.guard(pages.drain)),
         Route("/metrics", keys.guard(pages.metrics)),
         Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
         Route(STREAM_PATH, keys.guard(_upgrade_required)),
@@ -261,4 +276,4 @@ def _cross_origin(parts: WebParts | None) -> list[Middleware]:
     ]
 
 
-__all__ = ["PROBES", "STREAM_PATH", "UPLOAD_PATH", "WebParts", "make_app"]
+__all__ = ["DRAIN_PATH", "PROBES", "STREAM_PATH", "UPLOAD_PATH", "WebParts", "make_app"]

@@ -188,6 +188,9 @@ class _Voice:
         if reply is not None:
             await self._socket.send(msgspec.json.encode(reply).decode())
 
+    async def dismiss(self, error: DiffscribeError) -> None:
+        """Do nothing: the meeting is sent away, and its voices with it."""
+
     async def close(self, code: int, reason: str) -> None:
         """End the session; the meeting's socket stays."""
         self.is_over = True
@@ -264,18 +267,18 @@ class _Meeting:
         return voice
 
     def _begin(self, piece: Piece, language: str | None) -> _Voice | None:
+        length_ms = len(piece.audio) // _SAMPLE_BYTES * 1000 // CLOCK_RATE
+        began_ms = int(time.time() * 1000) - length_ms
+        stretch = Stretch(piece.participant, began_ms, lambda: str(uuid.uuid4()))
+        voice = _Voice(stretch, Start(language=language), self._socket)
         place = contextlib.ExitStack()
         try:
-            place.enter_context(self._door.admission.admit(None, self._key))
+            place.enter_context(self._door.admission.admit(voice, self._key))
         except (LimitReached, Overloaded) as error:
             self._door.metrics.record_session_refused()
             self._door.metrics.record_error(wire_error(error).code)
             _log.info("no place for a participant")
             return None
-        length_ms = len(piece.audio) // _SAMPLE_BYTES * 1000 // CLOCK_RATE
-        began_ms = int(time.time() * 1000) - length_ms
-        stretch = Stretch(piece.participant, began_ms, lambda: str(uuid.uuid4()))
-        voice = _Voice(stretch, Start(language=language), self._socket)
         self._voices[piece.participant] = voice
         task = asyncio.create_task(self._serve(piece.participant, voice))
         self._sessions.add(task)

@@ -219,17 +219,21 @@ _OPERATIONS = (
 )
 
 
-def render(version: str, probes: Mapping[str, type[msgspec.Struct]]) -> bytes:
+_Kinds = Mapping[str, type[msgspec.Struct]]
+
+
+def render(version: str, probes: _Kinds, counts: _Kinds) -> bytes:
     """Return the description as JSON.
 
     Args:
         version: of the server.
         probes: what is open to everyone, by path, with what it answers.
+        counts: what else says how the server is, by path, with what it answers.
     """
-    return msgspec.json.encode(document(version, probes))
+    return msgspec.json.encode(document(version, probes, counts))
 
 
-def document(version: str, probes: Mapping[str, type[msgspec.Struct]]) -> dict[str, Any]:
+def document(version: str, probes: _Kinds, counts: _Kinds) -> dict[str, Any]:
     """Return the description; see :func:`render`."""
     operations = [
         *(
@@ -237,6 +241,10 @@ def document(version: str, probes: Mapping[str, type[msgspec.Struct]]) -> dict[s
                 path, "get", "A probe.", {200: {_JSON: kind}, 503: {_JSON: kind}}, is_open=True
             )
             for path, kind in probes.items()
+        ),
+        *(
+            _Operation(path, "get", "Who is inside.", {200: {_JSON: kind}})
+            for path, kind in counts.items()
         ),
         *_OPERATIONS,
     ]

@@ -42,10 +42,11 @@ def _running(
     host: str = "127.0.0.1",
     web: WebConfig | None = None,
     load: Callable[[RecogniserConfig], Recogniser] = lambda _: FakeRecogniser(step_seconds=0.004),
+    port: int = 0,
 ) -> Iterator[Server]:
     config = Config(
         listen=ListenConfig(
-            host=host, port=0, api_key=keys, allow_anonymous=not host.startswith("127.")
+            host=host, port=port, api_key=keys, allow_anonymous=not host.startswith("127.")
         ),
         web=web or WebConfig(),
         limits=LimitsConfig(media_timeout_ms=4000),

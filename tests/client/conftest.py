@@ -151,7 +151,8 @@ class _Talk:
         authorization = self.websocket.request.headers.get("Authorization")
         self.heard = Heard(start, authorization=authorization)
         self.server.heard.append(self.heard)
-        self.finished = start.resume.position if start.resume else 0
+        places = start.resume.channels if start.resume else None
+        self.finished = places[0].covered if places else 0
         self.segment = start.resume.segment if start.resume else 0
         limits = Limits(1 << 20, 10_000, self.server.idle_timeout_ms, 0)
         token = f"token {len(self.server.heard)}"

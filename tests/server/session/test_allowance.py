@@ -40,6 +40,15 @@ def test_channels_have_one_pace_and_are_metered_each() -> None:
         allowance.hear(1, 1, 0.0)
 
 
+def test_what_is_heard_again_is_metered_once() -> None:
+    heard: list[int] = []
+    allowance = Allowance(LimitsConfig(), heard.append, 0.0, leads=(3 * SECOND,))
+    for _ in range(3):
+        allowance.hear(0, 2 * SECOND, 0.0)
+        allowance.hear(1, SECOND, 0.0)
+    assert heard == [0, SECOND, SECOND, SECOND, 2 * SECOND, SECOND]
+
+
 def test_the_meter_ends_it() -> None:
     def meter(_: int) -> None:
         raise LimitReached("enough")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,7 @@ from stream_protocol.messages import (
     Partial,
     Ready,
     Resume,
+    ResumeChannel,
     SpeechEnded,
     SpeechStarted,
     Start,
@@ -30,7 +33,7 @@ from stream_server.recogniser.interface import (
 )
 from stream_server.scheduler.request import Dropped, Failed
 from stream_server.segmenter.segmenter import FRAME
-from stream_server.session.effects import Cancel, Close, Submit
+from stream_server.session.effects import Cancel, Close, Send, Submit
 from stream_server.session.session import SessionPolicy, State
 from tests.server.session.stream import INFO, POLICY, Stream, decoded, requests, sent
 
@@ -201,7 +204,8 @@ def test_stop_sends_what_is_left_then_done_then_closes() -> None:
     stream.session.receive_audio(0, tail, [1.0], samples=100)
     effects = stream.session.receive_message(Stop())
     (request,) = requests(effects, final=True)
-    assert len(request.utterance.pcm) == 8000 + FRAME
+    # The pause after it has not been heard: it is made up.
+    assert len(request.utterance.pcm) == 8000 + FRAME + 3200
     assert stream.session.state is State.STOPPING
     last = stream.session.receive_reply(decoded(request, "one"))
     final, done = sent(last)
@@ -262,6 +266,63 @@ def test_a_resumed_stream_goes_on_with_clock_and_numbers() -> None:
     assert (final.segment, final.start) == (41, 1_000_000)
     effects = stream.session.receive_message(Stop())
     assert sent(effects, Done) == [Done(1_000_000 + 1200 * 16, 1)]
+
+
+def test_what_finals_covered_is_heard_but_not_transcribed() -> None:
+    place = ResumeChannel(1_000_000 + 600 * 16)
+    stream = Stream(Start(resume=Resume("t", 1_000_000, 41, [place])))
+    assert sent(stream.hear(500, 1.0)) == []
+    request = stream.word()
+    (final,) = sent(stream.session.receive_reply(decoded(request, "one")), Final)
+    assert isinstance(final, Final)
+    assert (final.segment, final.start) == (41, place.covered)
+    assert final.end == 1_000_000 + 1300 * 16  # the tail is 200 ms
+    effects = stream.session.receive_message(Stop())
+    assert sent(effects, Done) == [Done(1_000_000 + 1700 * 16, 1)]
+
+
+def test_speech_that_was_cut_goes_on_where_it_was_cut() -> None:
+    cut = 1_000_000 + 600 * 16
+    stream = Stream(Start(resume=Resume("t", 1_000_000, 41, [ResumeChannel(cut, speaking=True)])))
+    stream.hear(700, 0.0)
+    assert sent(stream.effects, SpeechStarted) == [SpeechStarted(41, 0, cut)]
+    stream.hear(100, 1.0)
+    (request,) = requests(stream.hear(600, 0.0), final=True)
+    assert len(request.utterance.pcm) == 400 * 16
+
+
+def test_a_channel_that_nobody_resumed_begins_where_the_audio_does() -> None:
+    resume = Resume("t", 1_000_000, 41, [ResumeChannel(1_000_000 + 3200)])
+    stream = Stream(Start(encoding="ogg", channel_mode="split", resume=resume))
+    stream.hear(600, 1.0, channel=0)
+    stream.hear(600, 1.0, channel=1)
+    begun = sent(stream.effects, SpeechStarted)
+    assert begun == [SpeechStarted(41, 0, 1_003_200), SpeechStarted(42, 1, 1_000_000)]
+
+
+def test_the_final_of_cut_speech_comes_after_the_start_of_what_follows() -> None:
+    stream = Stream(Start(endpointing=Endpointing(max_segment_ms=2000)))
+    effects = stream.hear(2000, 1.0)
+    kinds = [type(each.message if isinstance(each, Send) else each) for each in effects]
+    begins = [index for index, kind in enumerate(kinds) if kind is SpeechStarted]
+    (final,) = [
+        index
+        for index, effect in enumerate(effects)
+        if isinstance(effect, Submit) and effect.request.is_final
+    ]
+    assert len(begins) == 2
+    assert begins[1] < final
+
+
+def test_audio_heard_again_does_not_count_for_the_limit_of_a_session() -> None:
+    limits = replace_limit(POLICY, 1000)
+    stream = Stream(Start(resume=Resume("t", 0, 0, [ResumeChannel(2000 * 16)])), limits)
+    assert sent(stream.hear(2900, 0.0), Error) == []
+    assert sent(stream.hear(100, 0.0), Error)
+
+
+def replace_limit(policy: SessionPolicy, milliseconds: int) -> SessionPolicy:
+    return replace(policy, limits=Limits(1000, 10_000, 60_000, milliseconds))
 
 
 def test_channels_are_apart_but_share_the_numbers() -> None:

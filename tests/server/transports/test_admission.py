@@ -34,11 +34,11 @@ async def test_nobody_comes_in_while_the_model_loads(make_services) -> None:
 async def test_places_are_counted_and_given_back(make_services) -> None:
     admission = Admission(2)
     admission.open(make_services(), lambda: True)
-    with admission.admit(), admission.admit():
-        assert admission.inside == 2
+    with admission.admit(), admission.admit(Sitter()):
+        assert (admission.inside, admission.sessions) == (2, 1)
         with pytest.raises(Overloaded, match="all 2 places"), admission.admit():
             pass
-    assert admission.inside == 0
+    assert (admission.inside, admission.sessions) == (0, 0)
     with pytest.raises(ValueError, match="within"), admission.admit():
         raise ValueError("within")
     assert admission.inside == 0

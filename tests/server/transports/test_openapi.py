@@ -60,7 +60,7 @@ def test_every_route_is_described_and_nothing_else(app: Starlette) -> None:
 
 
 def test_shapes_are_those_of_the_types() -> None:
-    document = openapi.document("1", {"/healthz": Models})
+    document = openapi.document("1", {"/healthz": Models}, {})
     _, schemas = msgspec.json.schema_components(
         (Models,), ref_template="#/components/schemas/{name}"
     )
