@@ -217,11 +217,8 @@ class DeviceModel:
         embeddings, positions = self._model.prompt(tokens, said)
         leases = self._leases.take(len(embeddings))
         prompts = SlotPrompts.of(positions, leases)
-        most = PROMPT_ROWS[-1]
         with self._here():
-            for first in range(0, len(leases), most):
-                part = slice(first, first + most)
-                self._prefill(embeddings[part], positions[part], prompts.slots[part])
+            self._prefill_all(embeddings, positions, prompts.slots)
             frames = self._model.frames(tokens, samples, self._denoiser.read_head)
         return prompts, frames
 
@@ -229,13 +226,22 @@ class DeviceModel:
         """Turn audio into audio tokens [rows, tokens, hidden] in the decoder's precision."""
         features, frames = self._model.features(pcm, lengths)
         parts = []
-        for some, counts in zip(features.split(PROMPT_ROWS[-1]), frames.split(PROMPT_ROWS[-1]), strict=True):
+        for some, counts in zip(
+            features.split(PROMPT_ROWS[-1]), frames.split(PROMPT_ROWS[-1]), strict=True
+        ):
             rows = bucket(len(some), PROMPT_ROWS)
             inputs = (_fill(some, rows), _fill(counts, rows))
             heard: Tensor = self._run(("listen", rows), self._model.encode, inputs)
             # A copy: the next replay writes over a graph's result.
             parts.append(heard[: len(some)].to(self._denoiser.embedding.dtype, copy=True))
         return torch.cat(parts)
+
+    def _prefill_all(self, embeddings: Tensor, lengths: Tensor, slots: list[int]) -> None:
+        """Write keys and values of any number of rows."""
+        most = PROMPT_ROWS[-1]
+        for first in range(0, len(slots), most):
+            part = slice(first, first + most)
+            self._prefill(embeddings[part], lengths[part], slots[part])
 
     def _prefill(self, embeddings: Tensor, lengths: Tensor, slots: list[int]) -> None:
         """Write keys and values of at most the largest bucket's rows."""

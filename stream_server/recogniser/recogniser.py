@@ -141,7 +141,9 @@ class DiffusionRecogniser:
         lengths = torch.tensor(sizes, device=self._device)
         languages = [self._tokenizer.language(utterance.language) for utterance in utterances]
         cache, frames = self._model.hear(
-            torch.from_numpy(pcm).to(self._device), lengths, torch.tensor(languages, device=self._device)
+            torch.from_numpy(pcm).to(self._device),
+            lengths,
+            torch.tensor(languages, device=self._device),
         )
         return [
             self._row(utterance, cache.row(index), frames[index])
