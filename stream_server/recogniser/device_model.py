@@ -225,9 +225,9 @@ class DeviceModel:
     def _listen(self, pcm: Tensor, lengths: Tensor) -> Tensor:
         """Turn audio into audio tokens [rows, tokens, hidden] in the decoder's precision."""
         features, frames = self._model.features(pcm, lengths)
-        parts = []
+        parts, most = [], PROMPT_ROWS[-1]
         for some, counts in zip(
-            features.split(PROMPT_ROWS[-1]), frames.split(PROMPT_ROWS[-1]), strict=True
+            torch.split(features, most), torch.split(frames, most), strict=True
         ):
             rows = bucket(len(some), PROMPT_ROWS)
             inputs = (_fill(some, rows), _fill(counts, rows))

@@ -35,7 +35,7 @@ from stream_server.recogniser.support import GuardConfig
 WINDOW_SECONDS = 30
 """Seconds of every row: Whisper's window."""
 SLICE = 512
-"""Canvas positions, or CTC frames, whose scores are held at once: 0.5 GB in float32 at full size."""
+"""Canvas positions or CTC frames whose scores are held at once: 0.5 GB in float32, full size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ class PublishedModel(nn.Module):
         # All at once: a launch or a transfer for each row takes longer than its work.
         parts = [part for language in languages for part in self._prompts[language]]
         ids = torch.tensor([token for part in parts for token in part], device=tokens.device)
-        around = self.decoder.embed(ids).split([len(part) for part in parts])
+        around = torch.split(self.decoder.embed(ids), [len(part) for part in parts])
         audio = tokens.to(around[0].dtype)
         pieces = [
             piece
@@ -210,7 +210,7 @@ class PublishedModel(nn.Module):
         flat = torch.cat(pieces)
         if len(set(sizes)) == 1:
             return flat.view(len(sizes), sizes[0], -1), lengths
-        return nn.utils.rnn.pad_sequence(flat.split(sizes), batch_first=True), lengths
+        return nn.utils.rnn.pad_sequence(list(torch.split(flat, sizes)), batch_first=True), lengths
 
     def hear(
         self, pcm: Tensor, lengths: Tensor, languages: Tensor
@@ -233,14 +233,14 @@ class PublishedModel(nn.Module):
         counts = [min(-(-length // hop), tokens.shape[1]) for length in lengths]
         heard = tokens.to(self.decoder.dtype)
         flat = torch.cat([heard[row, :count] for row, count in enumerate(counts)])
-        parts = [read(part) for part in flat.split(SLICE)]
-        norms = torch.cat([norm for _, norm in parts]).split(counts)
+        parts = [read(part) for part in torch.split(flat, SLICE)]
+        norms = torch.split(torch.cat([norm for _, norm in parts]), counts)
         # One transfer for all rows: the first moment at which the host waits for the device.
-        best = torch.cat([best for best, _ in parts]).cpu().split(counts)
+        best = torch.split(torch.cat([best for best, _ in parts]).cpu(), counts)
         blank = self.config.prompt.ctc_blank
         return [
             HeadFrames(self.decoder, own, likeliest.tolist(), norm, blank)
-            for own, likeliest, norm in zip(flat.split(counts), best, norms, strict=True)
+            for own, likeliest, norm in zip(torch.split(flat, counts), best, norms, strict=True)
         ]
 
     def step(self, rows: StepInput, cache: PromptCache) -> StepResult:

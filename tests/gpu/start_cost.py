@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from full_size import Numbered, build, sound, wait  # noqa: E402
-
 import torch  # noqa: E402
+from full_size import Numbered, build, sound, wait  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from stream_server.config import RecogniserConfig  # noqa: E402
@@ -144,7 +143,7 @@ def measure(
         listen=clock(lambda: listen(heard, lengths)),
         prompt=clock(lambda: model.prompt(tokens, [0] * rows)),
         prefill=clock(prefill),
-        head=clock(lambda: [read(part) for part in flat.split(SLICE)]),
+        head=clock(lambda: [read(part) for part in torch.split(flat, SLICE)]),
         draft=clock(lambda: [each.draft() for each in model.frames(tokens, sizes, read)]),
         start=clock(start),
         fresh=fresh(),
