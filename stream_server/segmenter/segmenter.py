@@ -29,6 +29,10 @@ _PREROLL = 15 * FRAME
 """Samples kept before the first speech frame (300 ms)."""
 _TAIL = 10 * FRAME
 """Samples kept after the last speech frame (200 ms), not the whole pause that proved the end."""
+_SHORT_TAIL = 5 * FRAME
+"""The same (100 ms) where the pause that proves an end is short. No segment can be decoded before
+its tail was heard: a tail as long as the pause would leave no time to decode ahead of the end. The
+closure of a plosive is shorter, so few pauses inside a word are taken for a likely end."""
 _LIKELY = 15 * FRAME
 """Samples (300 ms) before a pause is long enough from which on it is likely to become so."""
 _RECENT = 5
@@ -154,7 +158,7 @@ class Segmenter:
         self._history_mask = (1 << max(self._onset_window, _RECENT)) - 1
         self._keep = min(_RECENT_SPEECH, self._onset)
         self._hangover = max(1, _frames(endpointing.silence_ms)) * FRAME
-        self._tail = min(_TAIL, self._hangover)
+        self._tail = min(_TAIL, max(_SHORT_TAIL, self._hangover - _LIKELY), self._hangover)
         frames = endpointing.max_segment_ms * SAMPLE_RATE // (1000 * FRAME)
         self._longest = max(_SMOOTHING * 3, frames) * FRAME
         if self._running is not None:

@@ -177,7 +177,9 @@ def test_snapshot_is_the_running_segment_without_its_pause() -> None:
     np.testing.assert_array_equal(second.pcm, pcm[second.start : second.end])
 
 
-@pytest.mark.parametrize(("silence_ms", "pause"), [(500, 10), (240, 10), (1000, 35)])
+@pytest.mark.parametrize(
+    ("silence_ms", "pause"), [(500, 10), (450, 8), (240, 5), (200, 5), (120, 5), (1000, 35)]
+)
 def test_an_end_is_likely_before_it_is_certain(silence_ms: int, pause: int) -> None:
     segmenter = Segmenter(Endpointing(silence_ms=silence_ms))
     assert segmenter.likely_end is None
@@ -187,7 +189,7 @@ def test_an_end_is_likely_before_it_is_certain(silence_ms: int, pause: int) -> N
         segmenter.feed(audio(1), [0.0])
         assert segmenter.likely_end is None, frame
     segmenter.feed(audio(1), [0.0])
-    assert segmenter.likely_end == 40 * FRAME
+    assert segmenter.likely_end == (30 + min(pause, 10)) * FRAME
     likely = segmenter.snapshot(segmenter.likely_end)
     assert likely is not None
     events = segmenter.feed(audio(60), [0.0] * 60)
@@ -197,8 +199,8 @@ def test_an_end_is_likely_before_it_is_certain(silence_ms: int, pause: int) -> N
 
 
 def test_no_end_is_likely_where_the_pause_is_too_short_for_it() -> None:
-    segmenter = Segmenter(Endpointing(silence_ms=200))
-    for is_speech in pattern((10, 20), (9, 0)):
+    segmenter = Segmenter(Endpointing(silence_ms=100))
+    for is_speech in pattern((10, 20), (4, 0)):
         segmenter.feed(audio(1), [is_speech])
         assert segmenter.likely_end is None
 
