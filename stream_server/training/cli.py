@@ -32,7 +32,7 @@ from stream_server.training.peers import PeerConfig
 from stream_server.training.phones import write_lexicon
 from stream_server.training.published_run import RunOptions, is_published, train_published
 from stream_server.training.recipe import SpeechConfig, read_recipe, with_scheme
-from stream_server.training.synthesis import DIGITS, prompts, speak_all
+from stream_server.training.synthesis import DIGITS, digit_strings, prompts, speak_all
 from stream_server.training.text import (
     plain_sentences,
     read_prose,
@@ -44,6 +44,8 @@ from stream_server.training.text import (
 from stream_server.training.tuning import START, Rates, Tuner, describe, hear
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
+_DIGIT_STRINGS = 2000
+"""Lines of digits that a language model learns from."""
 _RecipeFile = Annotated[Path, typer.Argument(help="Recipe, a TOML file.", exists=True)]
 
 
@@ -82,6 +84,7 @@ def pack(
         write_packs(output, clips, kept, recipe.speech.bit_rate, report)
     texts = {
         "sentences": read_sentences(sentences, tests),
+        "digits": digit_strings(_DIGIT_STRINGS, recipe.seed),
         "speech": [clip.text for clip in clips if len(clip.text.split()) > 2],
     }
     sealed = sealed_texts(tests)

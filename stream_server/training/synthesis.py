@@ -82,6 +82,12 @@ def prompts(
     return drawn
 
 
+def digit_strings(count: int, seed: int) -> list[str]:
+    """Draw strings of digits as they are said, for a language model: prose has next to none."""
+    chance = random.Random(seed)
+    return [" ".join(chance.choices(DIGITS, k=chance.randint(1, 10))) for _ in range(count)]
+
+
 def resample(pcm: Samples, rate: int) -> Samples:
     """Bring audio to RATE by cutting its spectrum: exact enough for synthetic speech."""
     if rate == RATE:
@@ -120,4 +126,4 @@ def speak_all(drawn: Sequence[Prompt], workers: int) -> list[Packed]:
         return [packed for packed in pool.map(speak, drawn, chunksize=32) if packed is not None]
 
 
-__all__ = ["DIGITS", "Prompt", "prompts", "resample", "speak", "speak_all"]
+__all__ = ["DIGITS", "Prompt", "digit_strings", "prompts", "resample", "speak", "speak_all"]

@@ -17,6 +17,7 @@ from stream_server.recogniser.checkpoint import load_model
 from stream_server.training.cli import app
 from stream_server.training.pack import RATE, Samples, read_packs, read_spoken
 from stream_server.training.phones import Lexicon
+from stream_server.training.synthesis import DIGITS
 from stream_server.training.tuning import START, describe
 
 pytestmark = pytest.mark.skipif(
@@ -69,7 +70,11 @@ def packed(recipe_file: Path, speech: Path, tmp_path: Path) -> Path:
 
 
 def texts(packed: Path) -> dict[str, list[str]]:
-    return {path.stem: path.read_text().splitlines() for path in (packed / "texts").iterdir()}
+    """What was packed to synthesise from, but for the digits."""
+    found = {path.stem: path.read_text().splitlines() for path in (packed / "texts").iterdir()}
+    digits = found.pop("digits")
+    assert {word for line in digits for word in line.split()} == set(DIGITS)
+    return found
 
 
 def train(recipe_file: Path, packed: Path, output: Path, *more: str | Path) -> Result:

@@ -11,7 +11,14 @@ import pytest
 import soundfile
 
 from stream_server.training.pack import RATE, Samples
-from stream_server.training.synthesis import Prompt, prompts, resample, speak, speak_all
+from stream_server.training.synthesis import (
+    Prompt,
+    digit_strings,
+    prompts,
+    resample,
+    speak,
+    speak_all,
+)
 
 SENTENCES = ["the quick brown fox jumps over the lazy dog", "yes", "one " * 60]
 TEXTS = {"text": SENTENCES}
@@ -65,6 +72,13 @@ def test_digits_are_drawn_as_often_as_asked() -> None:
     assert 250 < len(strings) < 350
     assert {len(words) for words in strings} == set(range(1, 11))
     assert {word for words in strings for word in words} == DIGITS
+
+
+def test_strings_of_digits_are_of_one_to_ten() -> None:
+    lines = digit_strings(400, seed=1)
+    assert {len(line.split()) for line in lines} == set(range(1, 11))
+    assert {word for line in lines for word in line.split()} == DIGITS
+    assert lines == digit_strings(400, seed=1)
 
 
 def test_the_same_seed_draws_the_same_prompts() -> None:
