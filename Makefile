@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install -c constraints.txt --build-constraint co
 WITH_SERVER := $(BIN)/python tests/with_server.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint types load clean
+.PHONY: help demo serve test lint types load pictures clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -41,6 +41,9 @@ load: MODEL = fake
 load: .venv/server ## Play STREAMS streams at once for SECONDS; the fake model unless MODEL is given
 	@$(WITH_SERVER) --model $(MODEL) -- stream-client load tests/data/digits.opus \
 		--streams $(STREAMS) --seconds $(SECONDS)
+
+pictures: .venv/dev ## Make the pictures of the documentation again; look at them
+	DIFFSCRIBE_TEST_PICTURES=client/pictures $(BIN)/python -m pytest -q tests/browser/test_pictures.py
 
 clean: ## Remove .venv and everything that can be made again
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

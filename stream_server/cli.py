@@ -23,12 +23,15 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from stream_server.config import Config, Option, from_environment, options, render_toml
+from stream_server.config import Config, Option, from_environment, options
+from stream_server.config_text import render_toml
 from stream_server.errors import ConfigError, DiffscribeError
+from stream_server.key_commands import app as _keys_app
 from stream_server.version import version
 
 _PANELS = {
     "listen": "Listening",
+    "keys": "Keys",
     "web": "Web",
     "limits": "Limits",
     "segmenter": "Segmenter",
@@ -112,6 +115,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Streaming transcription with a discrete-diffusion decoder.",
 )
+app.add_typer(_keys_app, name="keys")
 
 
 def with_options(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -191,7 +195,7 @@ def _root(
 
 
 @app.command()
-@with_options("listen", "web", "limits", "segmenter", "scheduler", "recogniser")
+@with_options("listen", "keys", "web", "limits", "segmenter", "scheduler", "recogniser")
 def serve(config: Config) -> None:
     """Serve until interrupted."""
     from stream_server.logs import configure_logging
@@ -234,7 +238,7 @@ def transcribe(
 
 
 @app.command()
-@with_options("listen", "web", "limits", "segmenter", "scheduler", "recogniser")
+@with_options("listen", "keys", "web", "limits", "segmenter", "scheduler", "recogniser")
 def config(config: Config) -> None:
     """Print the effective configuration as TOML; keys are left out."""
     _write(render_toml(config))

@@ -15,9 +15,8 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import ipaddress
 import itertools
-import json
-import math
 import os
 import re
 import tomllib
@@ -27,102 +26,71 @@ from pathlib import Path
 from typing import Any, Final
 
 from stream_server.errors import ConfigError
+from stream_server.ranges import Pattern, Range, Switch
 
 PREFIX: Final = "DIFFSCRIBE_"
 """Of every environment variable of the server."""
 FILE_VARIABLE: Final = "DIFFSCRIBE_CONFIG"
 """The environment variable that names the TOML file."""
-_OF_OTHERS: Final = frozenset({"DIFFSCRIBE_URL"})
+_OF_OTHERS: Final = frozenset({"DIFFSCRIBE_URL", "DIFFSCRIBE_YOUTUBE_URL", "DIFFSCRIBE_ZOOM_URL"})
 """Variables with our prefix that the client reads; both may be set in one shell."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
-    """Numbers from ``low`` to ``high``, both included."""
-
-    low: float
-    high: float
-
-    def __call__(self, value: Any) -> bool:
-        """Return whether ``value`` is allowed."""
-        return math.isfinite(value) and self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        return f"{self.low} to {self.high}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Pattern:
-    """Strings, or lists of strings, that match wholly."""
-
-    regex: str
-    text: str
-    """The same in words."""
-
-    def __call__(self, value: Any) -> bool:
-        """Return whether ``value`` is allowed."""
-        parts = (value,) if isinstance(value, str) else value
-        return all(re.fullmatch(self.regex, part) for part in parts)
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True, slots=True)
-class _Switch:
-    """Either way."""
-
-    def __call__(self, value: Any) -> bool:
-        """Return whether ``value`` is allowed."""
-        return isinstance(value, bool)
-
-    def __str__(self) -> str:
-        return "true or false"
-
-
 _WEEK_MS: Final = 7 * 86_400_000
-_ALLOWED: Final[Mapping[str, _Range | _Pattern | _Switch]] = {
-    "host": _Pattern(r"\S+", "a host name or an address"),
-    "port": _Range(0, 65_535),
-    "wyoming_port": _Range(0, 65_535),
-    "api_key": _Pattern(r"[!-+\--~]+", "printable ASCII without spaces and commas"),
-    "tls_cert": _Pattern(r"(\S.*)?", "a PEM file"),
-    "tls_key": _Pattern(r"(\S.*)?", "a PEM file"),
-    "tls_self_signed": _Switch(),
-    "allow_origin": _Pattern(r"\*|https?://[^/\s]+", "https://HOST[:PORT], or *"),
-    "ice_server": _Pattern(
+_ALLOWED: Final[Mapping[str, Range | Pattern | Switch]] = {
+    "host": Pattern(r"\S+", "a host name or an address"),
+    "port": Range(0, 65_535),
+    "wyoming_port": Range(0, 65_535),
+    "api_key": Pattern(r"[!-+\--~]+", "printable ASCII without spaces and commas"),
+    "allow_anonymous": Switch(),
+    "tls_cert": Pattern(r"(\S.*)?", "a PEM file"),
+    "tls_key": Pattern(r"(\S.*)?", "a PEM file"),
+    "tls_self_signed": Switch(),
+    "allow_origin": Pattern(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", "SCHEME://HOST[:PORT], or *"),
+    "ice_server": Pattern(
         r"(stuns?:[^\s@\"<>]+|turns?:([^:@\s]+:[^:@\s]+@)?[^\s@\"<>]+)",
         "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT",
     ),
-    "log_level": _Pattern("debug|info|warning|error", "debug, info, warning or error"),
-    "max_sessions": _Range(1, 100_000),
-    "max_message_bytes": _Range(1_000, 2**26),
-    "max_upload_bytes": _Range(1_000, 2**34),
-    "max_unprocessed_ms": _Range(100, 600_000),
-    "max_session_ms": _Range(0, _WEEK_MS),
-    "idle_timeout_ms": _Range(0, _WEEK_MS),
-    "media_timeout_ms": _Range(1_000, 600_000),
-    "max_history": _Range(10, 1_000_000),
-    "drain_seconds": _Range(0, 86_400),
-    "vad_aggressiveness": _Range(0, 3),
-    "max_rows": _Range(0, 4_096),
-    "max_queued": _Range(1, 1_000_000),
-    "reserved_finals": _Range(0, 1_000_000),
-    "partial_deadline_ms": _Range(1, 600_000),
-    "model": _Pattern(r"\S(.*\S)?", "embedded, fake, a folder, or a model's name on the hub"),
-    "backbone": _Pattern(r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"),
-    "audio_encoder": _Pattern(
+    "otel": Switch(),
+    "log_level": Pattern("debug|info|warning|error", "debug, info, warning or error"),
+    "keys_file": Pattern(r"(\S(.*\S)?)?", "a file, or empty: none"),
+    "token_secret": Pattern(r"([!-~]{32,})?", "32 or more printable ASCII characters, or empty"),
+    "max_key_sessions": Range(0, 100_000),
+    "max_key_audio_s": Range(0, 100_000_000),
+    "max_sessions": Range(1, 100_000),
+    "max_message_bytes": Range(1_000, 2**26),
+    "max_upload_bytes": Range(1_000, 2**34),
+    "max_unprocessed_ms": Range(100, 600_000),
+    "max_session_ms": Range(0, _WEEK_MS),
+    "max_open_ms": Range(0, _WEEK_MS),
+    "max_speed": Range(0, 1_000),
+    "max_burst_ms": Range(1_000, _WEEK_MS),
+    "idle_timeout_ms": Range(0, _WEEK_MS),
+    "send_timeout_ms": Range(100, 600_000),
+    "media_timeout_ms": Range(1_000, 600_000),
+    "max_history": Range(10, 1_000_000),
+    "drain_seconds": Range(0, 86_400),
+    "vad_aggressiveness": Range(0, 3),
+    "max_rows": Range(0, 4_096),
+    "max_queued": Range(1, 1_000_000),
+    "reserved_finals": Range(0, 1_000_000),
+    "partial_deadline_ms": Range(1, 600_000),
+    "busy_share": Range(0, 1),
+    "model": Pattern(r"\S(.*\S)?", "embedded, fake, a folder, or a model's name on the hub"),
+    "backbone": Pattern(r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"),
+    "audio_encoder": Pattern(
         r"(\S(.*\S)?)?", "a folder, a name on the hub, or empty: the adapter's"
     ),
-    "device": _Pattern(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N"),
-    "kernels": _Pattern(r"auto|plain", "auto or plain"),
-    "weights": _Pattern(r"full|float8", "full or float8"),
-    "conditioning_words": _Range(0, 1_024),
-    "steps": _Range(1, 64),
-    "partial_steps": _Range(1, 64),
-    "threads": _Range(0, 1_024),
+    "device": Pattern(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N"),
+    "kernels": Pattern(r"auto|plain", "auto or plain"),
+    "weights": Pattern(r"full|float8", "full or float8"),
+    "conditioning_words": Range(0, 1_024),
+    "steps": Range(1, 64),
+    "partial_steps": Range(1, 64),
+    "threads": Range(0, 1_024),
 }
-_SECRET: Final = frozenset({"api_key", "ice_server"})
+SECRET: Final = frozenset({"api_key", "ice_server", "token_secret"})
+"""Options whose values are not shown."""
 _TYPES: Final[Mapping[type, str]] = {
     bool: "true or false",
     int: "a whole number",
@@ -141,7 +109,7 @@ def _check_section(section: str, values: Any) -> None:
 def _check(key: str, name: str, kind: type, value: object) -> None:
     """Raise ConfigError unless ``value`` is of the option's type and in its range."""
     allowed = _ALLOWED[name]
-    shown = "***" if name in _SECRET else value
+    shown = "***" if name in SECRET else value
     if not _is_a(kind, value):
         words = dict.fromkeys((_TYPES[kind], str(allowed)))
         raise ConfigError(key, shown, ", ".join(words))
@@ -166,14 +134,43 @@ class ListenConfig:
     port: int = 8000
     """TCP port, for everything; 0 takes a free one."""
     api_key: tuple[str, ...] = ()
-    """Keys that open the server; none leaves it open."""
+    """Keys that open the server, beside those of keys_file; none of either leaves it open."""
     log_level: str = "info"
     """debug, info, warning or error."""
     wyoming_port: int = 0
     """TCP port of the Wyoming protocol, 10300 by custom; 0 is none. It knows no keys."""
+    allow_anonymous: bool = False
+    """Let clients of other machines in without a key: to a server without keys, or by Wyoming."""
+    otel: bool = False
+    """Send traces and metrics by OpenTelemetry, to where its own OTEL_ variables say."""
 
     def __post_init__(self) -> None:
         _check_section("listen", self)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name; any other than this one may lead out
+            return self.host.lower() == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class KeysConfig:
+    """Whom the server lets in, and how much each may use."""
+
+    keys_file: str = ""
+    """TOML file with hashed keys, which ``stream-server keys add`` writes; read when it changes."""
+    token_secret: str = ""
+    """Signs short-lived tokens: servers with the same one take each other's; empty: by chance."""
+    max_key_sessions: int = 0
+    """Sessions and uploads of one key at once; 0 is no limit. The file may say other for a key."""
+    max_key_audio_s: int = 0
+    """Seconds of audio of one key a day (UTC); 0 is no limit. The file may say other for a key."""
+
+    def __post_init__(self) -> None:
+        _check_section("keys", self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +214,16 @@ class LimitsConfig:
     """Milliseconds of audio of a session that may wait; beyond it reading pauses."""
     max_session_ms: int = 0
     """Milliseconds of audio in one session; 0 is no limit."""
+    max_open_ms: int = 0
+    """Milliseconds that a session may be open, or a file may take to come; 0 is no limit."""
+    max_speed: float = 0.0
+    """Seconds of audio that a session may send in a second; 0 is any number."""
+    max_burst_ms: int = 120_000
+    """Milliseconds of audio ahead of max_speed, as clients send it after a break."""
     idle_timeout_ms: int = 60_000
     """Milliseconds without any message after which a session is closed; 0 is never."""
+    send_timeout_ms: int = 20_000
+    """Milliseconds that a client may take nothing of what it is sent before it is closed."""
     drain_seconds: float = 30.0
     """Seconds that running sessions get to finish after SIGTERM."""
     media_timeout_ms: int = 15_000
@@ -253,6 +258,8 @@ class SchedulerConfig:
     """Further places that only finals may take."""
     partial_deadline_ms: int = 2_000
     """Milliseconds after which a partial that has not begun is dropped."""
+    busy_share: float = 0.35
+    """Of the model's time, what finals may take before new sessions are refused; 0 is no bound."""
 
     def __post_init__(self) -> None:
         _check_section("scheduler", self)
@@ -299,11 +306,36 @@ class Config:
     """Everything that can be set."""
 
     listen: ListenConfig = field(default_factory=ListenConfig)
+    keys: KeysConfig = field(default_factory=KeysConfig)
     web: WebConfig = field(default_factory=WebConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
+
+    def __post_init__(self) -> None:
+        listen = self.listen
+        if listen.is_local or listen.allow_anonymous:
+            return
+        if not self.has_keys:
+            raise ConfigError(
+                "listen.host",
+                listen.host,
+                "other machines reach this address, so set a key (--api-key, --keys-file); or "
+                "--allow-anonymous, if everyone may use the server",
+            )
+        if listen.wyoming_port:
+            raise ConfigError(
+                "listen.wyoming_port",
+                listen.wyoming_port,
+                f"other machines reach {listen.host} and Wyoming knows no keys, so leave it out; "
+                "or --allow-anonymous, if everyone may use that port",
+            )
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a key is wanted; of a file without keys none is right."""
+        return bool(self.listen.api_key or self.keys.keys_file)
 
 
 # --- the list of options ------------------------------------------------------------------------
@@ -510,55 +542,12 @@ def _parse(kind: type, text: str) -> object:
     return text
 
 
-# --- writing ------------------------------------------------------------------------------------
-
-
-def render_toml(config: Config, *, show_secrets: bool = False) -> str:
-    """Return ``config`` as a TOML file with the help as comments; keys are left out by default."""
-    lines: list[str] = []
-    section = ""
-    for option in options():
-        if option.section != section:
-            section = option.section
-            lines += ([""] if lines else []) + [f"[{section}]"]
-        value = getattr(getattr(config, section), option.name)
-        lines += [f"# {line}" for line in option.help.splitlines()]
-        is_hidden = option.name in _SECRET and value and not show_secrets
-        lines.append(
-            f"# {option.name} is set; not shown" if is_hidden else f"{option.name} = {_toml(value)}"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def render_markdown() -> str:
-    """Return every option as a Markdown table, for the documentation."""
-    rows = ["| flag | environment | TOML | default | allowed | what |", "|---|---|---|---|---|---|"]
-    for option in options():
-        help_text = " ".join(option.help.split()).replace("|", "\\|")
-        rows.append(
-            f"| `{option.flag}` | `{option.variable}` | `[{option.section}] {option.name}` "
-            f"| `{_toml(option.default)}` | {option.allowed} | {help_text} |"
-        )
-    return "\n".join(rows) + "\n"
-
-
-def _toml(value: object) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            # A JSON string is a TOML string, but for DEL.
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case tuple():
-            return "[" + ", ".join(_toml(part) for part in value) + "]"
-        case _:
-            return repr(value)
-
-
 __all__ = [
     "FILE_VARIABLE",
     "PREFIX",
+    "SECRET",
     "Config",
+    "KeysConfig",
     "LimitsConfig",
     "ListenConfig",
     "Option",
@@ -569,6 +558,4 @@ __all__ = [
     "from_environment",
     "load",
     "options",
-    "render_markdown",
-    "render_toml",
 ]

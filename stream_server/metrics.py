@@ -4,13 +4,15 @@ Callers use the ``record_...`` methods and hold no label strings. Each :class:`M
 registry of its own, so two servers in one process do not meet. Every method is thread-safe and
 costs about a microsecond: label children are looked up once, here.
 
-Who records what: the engine records queueing, decoding, steps, rows, dropped partials and failed
-requests; a session's driver records sessions, audio, errors sent, first partials and the latency
-of finals.
+Who records what: the engine records queueing, decoding, steps, rows, dropped partials, failed
+requests and the guard; a session's driver records sessions, audio, errors sent, first partials and
+the latency of finals and of ``flush``. The age of the queue and the memory of the GPU are asked for
+when somebody reads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -67,7 +69,13 @@ class Metrics:
         )
         self._final_latency = Histogram(
             "diffscribe_final_latency_seconds",
-            "Seconds from the end of a segment to its final.",
+            "Seconds from the end of speech to its final, the pause that proves it in it.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._finalise = Histogram(
+            "diffscribe_finalise_seconds",
+            "Seconds from a flush to its answer, after the finals that were due.",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -116,6 +124,28 @@ class Metrics:
         self._up = Gauge(
             "diffscribe_engine_up", "1 while the engine takes and runs work.", registry=registry
         )
+        self._capacity = Gauge(
+            "diffscribe_sessions_capacity",
+            "Sessions that the model bears by what they take; 0 is not known.",
+            registry=registry,
+        )
+        guard = Counter(
+            "diffscribe_guard_hits",
+            "Decodes of which the guard against invented text took words, by kind.",
+            ["kind"],
+            registry=registry,
+        )
+        self._guard = {True: guard.labels("final"), False: guard.labels("partial")}
+        self._queue_age = Gauge(
+            "diffscribe_queue_age_seconds",
+            "Seconds for which the oldest request has waited; 0 where none waits.",
+            registry=registry,
+        )
+        self._gpu = Gauge(
+            "diffscribe_gpu_memory_bytes",
+            "Memory that the server holds of its GPU; 0 on a CPU.",
+            registry=registry,
+        )
         self._build = Gauge(
             "diffscribe_build_info",
             "Always 1; the labels say what runs.",
@@ -151,8 +181,12 @@ class Metrics:
         self._first_partial.observe(seconds)
 
     def record_final_latency(self, seconds: float) -> None:
-        """A final was sent ``seconds`` after its segment had ended."""
+        """A final was sent ``seconds`` after its speech had ended."""
         self._final_latency.observe(seconds)
+
+    def record_finalised(self, seconds: float) -> None:
+        """A ``flush`` was answered ``seconds`` after it had come."""
+        self._finalise.observe(seconds)
 
     # --- engine -----------------------------------------------------------------------------
 
@@ -183,9 +217,25 @@ class Metrics:
         """A request could not be decoded."""
         self._failed[code].inc()
 
+    def record_guard_hit(self, *, is_final: bool) -> None:
+        """The guard took words of a decode."""
+        self._guard[is_final].inc()
+
+    def watch_queue(self, age: Callable[[], float]) -> None:
+        """Ask ``age`` for the seconds of the oldest request whenever somebody reads."""
+        self._queue_age.set_function(age)
+
+    def watch_gpu(self, memory: Callable[[], float]) -> None:
+        """Ask ``memory`` for the bytes that are held of the GPU whenever somebody reads."""
+        self._gpu.set_function(memory)
+
     def record_engine_up(self, is_up: bool) -> None:
         """The engine began to take work, or stopped."""
         self._up.set(1 if is_up else 0)
+
+    def record_capacity(self, sessions: int) -> None:
+        """The model bears so many sessions, by what they take at present."""
+        self._capacity.set(sessions)
 
     def record_build(self, *, version: str, model: str) -> None:
         """What runs; replaces what was said before."""
@@ -199,4 +249,17 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-__all__ = ["CONTENT_TYPE", "DropReason", "Metrics", "SessionOutcome"]
+def render_markdown() -> str:
+    """Return every metric as a Markdown table, for the documentation."""
+    lines = ["| metric | type | labels | what |", "|---|---|---|---|"]
+    for family in Metrics().registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = sorted({label for each in family.samples for label in each.labels} - {"le"})
+        if name == "diffscribe_build_info":  # says nothing before something runs
+            labels = ["model", "version"]
+        cells = ", ".join(f"`{label}`" for label in labels)
+        lines.append(f"| `{name}` | {family.type} | {cells} | {family.documentation} |")
+    return "\n".join(lines) + "\n"
+
+
+__all__ = ["CONTENT_TYPE", "DropReason", "Metrics", "SessionOutcome", "render_markdown"]

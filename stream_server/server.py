@@ -19,23 +19,29 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 import uvicorn
 
 from stream_server.config import Config, ListenConfig, RecogniserConfig
+from stream_server.connections import ClosingProtocol, PunctualProtocol
 from stream_server.errors import ConfigError, Draining
 from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import Recogniser
 from stream_server.scheduler.engine import Engine
 from stream_server.session.driver import Services
 from stream_server.tls import make_context
+from stream_server.tracing import open_tracing
 from stream_server.transports.admission import Admission
 from stream_server.transports.auth import Keys
 from stream_server.transports.calls import Calls
 from stream_server.transports.http import WebParts, make_app
 from stream_server.transports.hub import Hub
 from stream_server.transports.ice import read_ice_server
+from stream_server.transports.key_watch import KeyWatch
+from stream_server.transports.quotas import Quotas
+from stream_server.transports.tokens import Tokens
 from stream_server.transports.wyoming import WyomingServer, info_event
 from stream_server.version import version
 
@@ -96,11 +102,15 @@ class Server:
         self._config = config
         self._load = load
         self._metrics = Metrics()
+        self._tracing = (
+            open_tracing(self._metrics.registry, version()) if config.listen.otel else None
+        )
         self._port = config.listen.port
         self._stops = 0
         self._is_loading = False
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._key_watch: KeyWatch | None = None
 
     @property
     def port(self) -> int:
@@ -120,6 +130,11 @@ class Server:
         if self._loop is not None and self._stopping is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
 
+    def reload_keys(self) -> None:
+        """Read the file of keys again; on the loop, as the handler of SIGHUP is called."""
+        if self._key_watch is not None:
+            self._key_watch.ask()
+
     def run(self, on_ready: Callable[[Ready], None] | None = None) -> None:
         """Serve until SIGTERM or SIGINT; call from the main thread.
 
@@ -136,6 +151,8 @@ class Server:
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, self._receive_signal, each)
+        if self._config.keys.keys_file:  # else a terminal that hangs up ends the server, as ever
+            loop.add_signal_handler(signal.SIGHUP, self.reload_keys)
         await self.serve(on_ready)
 
     def _receive_signal(self, number: signal.Signals) -> None:
@@ -158,29 +175,38 @@ class Server:
         if self._stops:
             return
         config = self._config
-        admission = Admission(config.limits.max_sessions)
-        with _listen(config.listen) as listener, contextlib.ExitStack() as stack:
+        keys = _make_keys(config)
+        quotas = Quotas(config.keys.max_key_sessions, config.keys.max_key_audio_s)
+        admission = Admission(config.limits.max_sessions, quotas)
+        if config.keys.keys_file:
+            self._key_watch = KeyWatch(keys, admission)
+        seconds = config.limits.send_timeout_ms / 1000 + _LAST_SECONDS
+        with _listen(config.listen, seconds) as listener, contextlib.ExitStack() as stack:
             self._port = listener.getsockname()[1]
             wyoming = None
             if port := config.listen.wyoming_port:
-                wyoming = stack.enter_context(_listen(config.listen, "wyoming_port", port))
+                wyoming = stack.enter_context(_listen(config.listen, seconds, "wyoming_port", port))
             ice_servers = [read_ice_server(text) for text in config.web.ice_server]
             hub = Hub(config.limits.max_history)
             calls = Calls(admission, hub, config.limits, ice_servers)
+            knows_names = keys.is_open and not config.listen.allow_anonymous
             app = make_app(
                 admission,
-                Keys(config.listen.api_key),
+                keys,
                 self._metrics,
                 config.limits,
                 version(),
-                WebParts(hub, calls, config.web.allow_origin),
+                WebParts(hub, calls, config.web.allow_origin, knows_names),
             )
             web = _Web(_uvicorn_config(app, config))
             serving = asyncio.create_task(web.serve([listener]))
+            watching = [asyncio.create_task(each.run()) for each in (self._key_watch,) if each]
             with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="audio") as executor:
                 try:
                     await self._live(admission, hub, executor, on_ready, serving, wyoming)
                 finally:
+                    for task in watching:
+                        task.cancel()
                     admission.close()
                     await calls.close()
                     hub.close()
@@ -221,8 +247,9 @@ class Server:
                 recogniser=self._config.recogniser,
                 draining=draining,
                 audience=hub,
+                tracing=self._tracing,
             )
-            admission.open(services, lambda: engine is not None and engine.is_ready)
+            admission.open(services, lambda: engine is not None and engine.is_ready, engine.fits)
             self._metrics.record_build(version=version(), model=recogniser.info.name)
             if wyoming_listener is not None:
                 info = info_event(recogniser.info, version())
@@ -243,10 +270,18 @@ class Server:
                     engine, _ = await loading
             if engine is not None:
                 await asyncio.to_thread(engine.close, _ENGINE_SECONDS)
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
 
     def _start_engine(self) -> tuple[Engine, Recogniser]:
         recogniser = self._load(self._config.recogniser)
-        engine = Engine(recogniser, self._config.scheduler, self._metrics)
+        if self._config.recogniser.model != "fake":  # which wants no torch
+            from stream_server.recogniser.memory import gpu_memory
+
+            self._metrics.watch_gpu(gpu_memory)
+        engine = Engine(
+            recogniser, self._config.scheduler, self._metrics, measures=True, tracing=self._tracing
+        )
         try:
             engine.start()
         except BaseException:
@@ -289,6 +324,11 @@ def build(config: Config, load: LoadRecogniser = load_recogniser) -> Server:
     return Server(config, load)
 
 
+def _make_keys(config: Config) -> Keys:
+    file = Path(config.keys.keys_file) if config.keys.keys_file else None
+    return Keys(config.listen.api_key, file, Tokens(config.keys.token_secret))
+
+
 class _Web(uvicorn.Server):
     """Uvicorn without its signal handlers."""
 
@@ -300,7 +340,8 @@ class _Web(uvicorn.Server):
 def _uvicorn_config(app: object, config: Config) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        ws="websockets-sansio",
+        http=PunctualProtocol,
+        ws=ClosingProtocol,
         ws_max_size=config.limits.max_message_bytes * _FRAME_ALLOWANCE,
         ws_per_message_deflate=False,
         access_log=False,
@@ -316,12 +357,13 @@ def _uvicorn_config(app: object, config: Config) -> uvicorn.Config:
 
 @contextlib.contextmanager
 def _listen(
-    listen: ListenConfig, option: str = "port", port: int | None = None
+    listen: ListenConfig, seconds: float, option: str = "port", port: int | None = None
 ) -> Iterator[socket.socket]:
     """Give a listening socket, open from before the model loads.
 
     Args:
         listen: where.
+        seconds: that a client may leave what it was sent unread, or its network may be gone.
         option: that names the port.
         port: other than the one of ``listen``.
     """
@@ -338,6 +380,9 @@ def _listen(
         # Accepted sockets inherit it. Asyncio sets it only on sockets that were made with the
         # protocol's number, and without it a final waits 40 ms behind `speech_ended`.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Also while the client's window is shut (RFC 5482, and tcp(7)): whatever has ended here
+        # does not wait for ever in a buffer of the system's.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
         yield listener
 
 

@@ -1,4 +1,4 @@
-"""The source of the product, parsed, for the tests of its shape."""
+"""What tests of several folders share: the product's source, parsed, and a recording of people."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ import ast
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import settings
+
+from tests.environments import make_environment
+
+# More than ten thousand hostile cases, counted at the end; the ordinary run has a third of them:
+# `python -m pytest tests/integration/hostile --hypothesis-profile thorough`.
+settings.register_profile("thorough", max_examples=300)
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("stream_server", "client/stream_client", "protocol/stream_protocol")
@@ -55,3 +63,43 @@ def sources() -> tuple[Source, ...]:
         package.split("/")[-1] for package in PACKAGES
     }
     return tuple(found)
+
+
+SPEECH = ROOT.parent / "shared" / "speech"
+
+
+def pytest_report_header() -> str:
+    """Say whom the tests hear."""
+    absent = "absent from ../shared/speech; the bundled synthetic clip stands in"
+    return f"recordings of people: {'there' if SPEECH.is_dir() else absent}"
+
+
+@pytest.fixture(scope="session")
+def recording() -> Any:
+    """Voices, as ``recording.Recording``: people whom training left out, where they are there."""
+    # Here, for it imports torch, which the tests of the product's shape do without.
+    from tests.recording import bundled, record
+
+    return record(SPEECH) if SPEECH.is_dir() else bundled()
+
+
+@pytest.fixture(scope="session")
+def load_embedded() -> Callable[[Any], Any]:
+    """Loads the embedded model, as servers want it."""
+
+    def load(_: Any) -> Any:
+        from stream_server.config import RecogniserConfig
+        from stream_server.server import load_recogniser
+
+        return load_recogniser(RecogniserConfig(model="embedded", device="cpu", threads=1))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def environment(pytestconfig: pytest.Config) -> Callable[[Path], Path]:
+    """Makes the environment of a file of requirements, kept in pytest's cache; its folder."""
+    cache = pytestconfig.cache
+    assert cache is not None
+    folder = cache.mkdir("clients")
+    return lambda source: make_environment(source, folder)

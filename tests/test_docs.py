@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 
-from stream_server.config import render_markdown
+from stream_server import metrics
+from stream_server.config_text import render_markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
     "CHANGELOG.md",
     "client/README.md",
+    "docker/README.md",
     "protocol/README.md",
     "stream_server/README.md",
+    "stream_server/SECURITY.md",
     "stream_server/evaluation/README.md",
     "stream_server/transports/README.md",
     "tests/data/README.md",
+    "tests/long/README.md",
 )
 
 
@@ -57,9 +61,43 @@ def wrong_rows(text: str, modules: Iterable[str]) -> list[str]:
     ]
 
 
+def missing_tests(text: str) -> list[str]:
+    """Return the tests that a page names, as ``file::test``, and that are not there."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
+    return [
+        f"{file}::{test}"
+        for file, test in named
+        if not (ROOT / file).exists()
+        or not re.search(rf"^(?:async )?def {test}\(", read(file), re.MULTILINE)
+    ]
+
+
+def rows_without_a_test(text: str) -> list[str]:
+    """Return the rows of tables of promises (the last column is "its test") that name none."""
+    found = []
+    for table in re.findall(r"^\|[^\n]*its test \|\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", text, re.M):
+        rows = table.splitlines()
+        found += [
+            row for row in rows if "::" not in row.rpartition(" | ")[2] and "the same" not in row
+        ]
+    return found
+
+
+def test_each_promise_of_security_has_its_test() -> None:
+    page = read("stream_server/SECURITY.md")
+    assert missing_tests(page) == []
+    assert rows_without_a_test(page) == []
+    assert len(re.findall(r"::test_\w+`", page)) >= 40
+
+
 def test_the_table_of_options_is_current() -> None:
     rows = render_markdown()
     assert rows in read("README.md"), f"put this into README.md:\n\n{rows}"
+
+
+def test_the_table_of_metrics_is_current() -> None:
+    rows = metrics.render_markdown()
+    assert rows in read("stream_server/README.md"), f"put this into it:\n\n{rows}"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -84,6 +122,13 @@ def test_every_part_of_the_server_is_easy_to_find(sources: tuple[Any, ...]) -> N
 def test_what_is_wrong_is_found() -> None:
     assert dead_links("[a](README.md#map) [b](https://x.org/y) [c](no.md)", ROOT) == ["no.md"]
     assert unknown_targets("`make tea` and\nmake demo", read("Makefile")) == ["tea"]
+    named = "`tests/test_docs.py::test_what_is_wrong_is_found` `tests/test_docs.py::test_no`"
+    assert missing_tests(f"{named} `tests/no.py::test_x`") == [
+        "tests/test_docs.py::test_no",
+        "tests/no.py::test_x",
+    ]
+    table = "| a | its test |\n|---|---|\n| b | `x.py::test_y` |\n| c | none |\n"
+    assert rows_without_a_test(table) == ["| c | none |"]
     rows = ["| a | `config.py` | `test_config.py` |", "| b | `gone.py` | `test_gone.py` |"]
     page = ["## To change something", "", *rows, ""]
     assert wrong_rows("\n".join(page), ["config.py", "audio.py"]) == [

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     # The server, top first: a module imports from lower lines, and from its own part.
     "stream_server.cli",
+    "stream_server.config_text",
     "stream_server.evaluation",
     # Evaluation asks training which clips a recipe kept from it.
     "stream_server.training",
@@ -32,15 +33,22 @@ LAYERS = (
     "stream_server.session",
     "stream_server.scheduler",
     "stream_server.segmenter stream_server.transcript",
-    "stream_server.recogniser.interface stream_server.tls",
-    "stream_server.audio stream_server.metrics stream_server.config",
+    "stream_server.key_commands",
+    "stream_server.recogniser.interface stream_server.tls stream_server.keyring"
+    " stream_server.connections",
+    "stream_server.audio stream_server.metrics stream_server.config stream_server.tracing",
     "stream_server.pcm stream_server.container",
+    "stream_server.ranges",
     "stream_server.logs stream_server.progress stream_server.errors stream_server.version",
     # The client.
     "stream_client.cli",
-    "stream_client.captions stream_client.load",
+    "stream_client.meeting_play stream_client.webrtc_bot",
+    "stream_client.caption_file stream_client.caption_push",
+    "stream_client.captions stream_client.load stream_client.meeting",
+    "stream_client.outlets",
     "stream_client.client",
-    "stream_client.resume stream_client.sources",
+    "stream_client.caption_forms stream_client.minutes stream_client.mixdown",
+    "stream_client.resume stream_client.sources stream_client.timeline stream_client.whole_file",
     "stream_client.errors",
     # What both speak.
     "stream_protocol.asyncapi",
@@ -75,10 +83,11 @@ ONLY_BY = {
     "transformers": "stream_server.recogniser stream_server.training stream_server.evaluation",
     "pocketsphinx": "stream_server.evaluation.sphinx",
     "webrtcvad": "stream_server.segmenter.vad",
-    "uvicorn": "stream_server.server",
+    "uvicorn": "stream_server.server stream_server.connections",
     "starlette": "stream_server.transports",
     "sounddevice": "stream_client.sources",
-    "aiortc": "stream_server.transports.webrtc",
+    "aiortc": "stream_server.transports.webrtc stream_client.webrtc_bot",
+    "opentelemetry": "stream_server.tracing",
 }
 
 FOR_ALL = "stream_server.recogniser.interface"
@@ -86,18 +95,26 @@ FOR_ALL = "stream_server.recogniser.interface"
 
 PURE = (
     "stream_protocol",
+    "stream_client.minutes",
+    "stream_client.mixdown",
     "stream_client.resume",
+    "stream_client.timeline",
     "stream_server.recogniser.alignment",
     "stream_server.recogniser.beam",
     "stream_server.recogniser.draft",
     "stream_server.recogniser.interface",
     "stream_server.recogniser.ngram",
     "stream_server.recogniser.support",
+    "stream_server.scheduler.demand",
     "stream_server.scheduler.request",
+    "stream_server.scheduler.sharing",
+    "stream_server.scheduler.costs",
     "stream_server.scheduler.scheduler",
     "stream_server.segmenter.buffer",
     "stream_server.segmenter.segmenter",
     "stream_server.session.effects",
+    "stream_server.session.allowance",
+    "stream_server.session.lead",
     "stream_server.session.reports",
     "stream_server.session.session",
     "stream_server.session.validation",

@@ -1,7 +1,8 @@
 """Every module has a test file of the same name in the same place, and no test file is left over.
 
 ``stream_server/session/driver.py`` is tested by ``tests/server/session/test_driver.py``. Which
-reader looks where is then no question. Tests of several parts together are in ``integration``.
+reader looks where is then no question. Tests that would make that file too long stand beside it,
+as ``test_driver_ends.py``. Tests of several parts together are in ``integration``.
 """
 
 from __future__ import annotations
@@ -20,12 +21,19 @@ OF_NO_MODULE: Mapping[str, str] = {
     "protocol/test_vectors.py": "the golden conversations are data; codec and connection pass them",
 }
 """Test files that mirror no module, and why."""
+LONGEST = 600
+"""Lines of a test file; ``test_layers.py`` has that of a module."""
 
 
 def expected(module: str) -> str:
     """Return the test file of a module, relative to ``tests``."""
     package, *inner, name = module.split(".")
     return "/".join([FOLDERS[package], *inner, f"test_{name}.py"])
+
+
+def _is_beside(file: str, wanted: Iterable[str]) -> bool:
+    """Return whether a file goes on where one that mirrors a module ends."""
+    return any(file.startswith(f"{each.removesuffix('.py')}_") for each in wanted)
 
 
 def compare(modules: Iterable[str], files: Mapping[str, int]) -> list[str]:
@@ -47,7 +55,9 @@ def compare(modules: Iterable[str], files: Mapping[str, int]) -> list[str]:
         *(
             f"{file} mirrors no module"
             for file in files
-            if file not in wanted and file not in OF_NO_MODULE
+            if file not in wanted
+            and file not in OF_NO_MODULE
+            and not _is_beside(file, set(wanted) & set(files))
         ),
         *(f"{file} tests nothing" for file, count in files.items() if not count),
     ]
@@ -71,12 +81,24 @@ def test_each_module_has_its_test_file(sources: tuple[Any, ...]) -> None:
     assert compare(modules, files) == []
 
 
+def test_no_test_file_is_too_long() -> None:
+    sizes = {
+        str(path.relative_to(TESTS)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in TESTS.rglob("*.py")
+    }
+    assert {file: size for file, size in sizes.items() if size > LONGEST} == {}
+
+
 def test_what_is_missing_or_left_over_is_found(parse: Callable[..., Any]) -> None:
     modules = ["stream_server.session.driver", "stream_client.load"]
     right = {"server/session/test_driver.py": 3, "client/test_load.py": 1}
     assert compare(modules, right) == []
     assert compare(modules, {"client/test_load.py": 1}) == [
         "stream_server.session.driver has no test file server/session/test_driver.py"
+    ]
+    assert compare(modules, right | {"server/session/test_driver_ends.py": 1}) == []
+    assert compare(modules, right | {"server/test_driver_ends.py": 1}) == [
+        "server/test_driver_ends.py mirrors no module"
     ]
     assert compare(modules, right | {"server/test_driver.py": 1}) == [
         "server/test_driver.py mirrors no module"

@@ -26,16 +26,22 @@ class Failure(Exception):
     """The server did not start; the text says why."""
 
 
+SERVE = ("-c", "from stream_server.cli import main; main()", "serve")
+"""The program `stream-server serve`, as arguments of Python."""
+
+
 @contextlib.contextmanager
-def running_server(options: Sequence[str], seconds: float) -> Iterator[str]:
+def running_server(
+    options: Sequence[str], seconds: float, program: Sequence[str] = SERVE
+) -> Iterator[str]:
     """Run a server for the length of a block; gives its WebSocket URL.
 
     Args:
         options: of `stream-server serve`.
         seconds: that it may take to get ready.
+        program: arguments of Python; takes the options and says when it is ready as `serve` does.
     """
-    main = "from stream_server.cli import main; main()"
-    command = [sys.executable, "-c", main, "serve", "--port", "0", *options]
+    command = [sys.executable, *program, "--port", "0", *options]
     environ = {name: value for name, value in os.environ.items() if name != "DIFFSCRIBE_URL"}
     # A session of its own: Ctrl-C is for the command; the server is stopped after it.
     server = subprocess.Popen(

@@ -6,6 +6,8 @@ knows nothing of servers or sockets.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Literal, Protocol, TextIO
 
 from rich.console import Console
@@ -19,8 +21,8 @@ from stream_protocol.subtitles import SubtitleFormat, SubtitleWriter, make_cues
 
 Format = Literal["live", "text", "json", "srt", "vtt"]
 
-STABLE, TENTATIVE, TIMES = "bold", "dim", "cyan"
-"""Styles of text that stays, of text that may change, and of times."""
+STABLE, TENTATIVE, TIMES, SPEAKER = "bold", "dim", "cyan", "magenta"
+"""Styles of text that stays, of text that may change, of times, and of who speaks."""
 
 
 class View(Protocol):
@@ -33,8 +35,14 @@ class View(Protocol):
         """End: write what is still to be written."""
 
 
-def make_view(format: Format, out: TextIO) -> View:
-    """Return the view for a format, writing to ``out``."""
+def make_view(format: Format, out: TextIO, speakers: Sequence[str] = ()) -> View:
+    """Return the view for a format, writing to ``out``.
+
+    Args:
+        format: what is written.
+        out: where to.
+        speakers: the names of who speaks on channel 0, 1, …, for live captions.
+    """
     if format == "json":
         return JsonView(out)
     if format == "srt" or format == "vtt":
@@ -42,8 +50,30 @@ def make_view(format: Format, out: TextIO) -> View:
     if format == "text":
         return TextView(out)
     if out.isatty():
-        return LiveView(Console(file=out))
-    return PlainLiveView(out)
+        return LiveView(Console(file=out), speakers)
+    return PlainLiveView(out, speakers)
+
+
+class ViewGroup:
+    """Several views of one stream.
+
+    Args:
+        views: shown to and closed in this order.
+    """
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self._views = views
+
+    def show(self, message: ServerMessage) -> None:
+        """Take the next message."""
+        for view in self._views:
+            view.show(message)
+
+    def close(self) -> None:
+        """Close each, also if one of them fails at it."""
+        with contextlib.ExitStack() as stack:
+            for view in reversed(self._views):
+                stack.callback(view.close)
 
 
 class TextView:
@@ -97,10 +127,15 @@ class PlainLiveView:
     """Live captions where lines cannot be redrawn: a line for each partial and each final.
 
     The tentative part of a partial stands in square brackets. The whole transcript comes last.
+
+    Args:
+        out: where to write.
+        speakers: the names of who speaks on channel 0, 1, ….
     """
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, speakers: Sequence[str] = ()) -> None:
         self._out = out
+        self._speakers = speakers
         self._finals: list[str] = []
 
     def show(self, message: ServerMessage) -> None:
@@ -109,10 +144,18 @@ class PlainLiveView:
             stable, tentative = message.stable.strip(), message.tentative.strip()
             marked = f"[{tentative}]" if tentative else ""
             text = " ".join(part for part in (stable, marked) if part)
-            _write(self._out, f"{_times(message)} ~ {text}\n")
+            _write(self._out, f"{self._said(message, '~', text)}\n")
         elif isinstance(message, Final) and (text := message.text.strip()):
             self._finals.append(text)
-            _write(self._out, f"{_times(message)}   {text}\n")
+            _write(self._out, f"{self._said(message, ' ', text)}\n")
+
+    def _said(self, message: Partial | Final, mark: str, text: str) -> str:
+        name = speaker_of(message, self._speakers)
+        return (
+            f"{_span(message)} {mark} {name}: {text}"
+            if name
+            else f"{_times(message)} {mark} {text}"
+        )
 
     def close(self) -> None:
         """Write the whole transcript."""
@@ -124,9 +167,11 @@ class LiveView:
 
     Args:
         console: A terminal of rich.
+        speakers: The names of who speaks on channel 0, 1, ….
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, speakers: Sequence[str] = ()) -> None:
+        self._speakers = speakers
         self._partials: dict[int, Partial] = {}
         self._finals: list[str] = []
         self._console = console
@@ -143,8 +188,7 @@ class LiveView:
                 self._partials.pop(message.channel, None)
                 if text := message.text.strip():
                     self._finals.append(text)
-                    line = Text.assemble((_times(message), TIMES), "  ", (text, STABLE))
-                    self._console.print(line)
+                    self._console.print(Text.assemble(*self._margin(message), (text, STABLE)))
             case Notice(code=code) if code == RECONNECTED:
                 self._partials.clear()
             case _:
@@ -155,14 +199,21 @@ class LiveView:
         """Return what is being said now, a line for each channel."""
         lines = [
             Text.assemble(
-                (_times(partial), TIMES),
-                "  ",
+                *self._margin(partial),
                 (partial.stable.lstrip(), STABLE),
                 (partial.tentative if partial.stable else partial.tentative.lstrip(), TENTATIVE),
             )
             for _, partial in sorted(self._partials.items())
         ]
         return Text("\n").join(lines)
+
+    def _margin(self, message: Partial | Final) -> list[str | tuple[str, str]]:
+        """Return what stands before the words: when, and who where that is known."""
+        name = speaker_of(message, self._speakers)
+        times = (_span(message) if name else _times(message), TIMES)
+        # As wide as the longest name: the words of all stand below each other.
+        width = max(map(len, self._speakers), default=0)
+        return [times, "  ", (f"{name:<{width}}", SPEAKER), "  "] if name else [times, "  "]
 
     def close(self) -> None:
         """Take the running line off the screen and write the whole transcript."""
@@ -173,9 +224,18 @@ class LiveView:
         self._console.print(Text(" ".join(self._finals)))
 
 
+def speaker_of(message: Partial | Final, speakers: Sequence[str]) -> str:
+    """Return the name of who speaks on the message's channel; nothing if it is not known."""
+    return speakers[message.channel] if message.channel < len(speakers) else ""
+
+
 def _times(message: Partial | Final) -> str:
     channel = f" #{message.channel + 1}" if message.channel else ""
-    return f"{_clock(message.start)} - {_clock(message.end)}{channel}"
+    return f"{_span(message)}{channel}"
+
+
+def _span(message: Partial | Final) -> str:
+    return f"{_clock(message.start)} - {_clock(message.end)}"
 
 
 def _clock(samples: int) -> str:
@@ -191,6 +251,7 @@ def _write(out: TextIO, text: str) -> None:
 
 
 __all__ = [
+    "SPEAKER",
     "STABLE",
     "TENTATIVE",
     "TIMES",
@@ -201,5 +262,7 @@ __all__ = [
     "SubtitleView",
     "TextView",
     "View",
+    "ViewGroup",
     "make_view",
+    "speaker_of",
 ]

@@ -1,4 +1,4 @@
-"""``stream-client``: a file, the microphone, or a load of many streams.
+"""``stream-client``: a file, the microphone, captions, a meeting, a room, or many streams.
 
 Transcripts go to standard output, everything else to standard error. Any failure ends with one
 line there and an exit status other than 0.
@@ -19,12 +19,25 @@ import msgspec
 import typer
 from rich.console import Console
 
-from stream_client.captions import Format, View, make_view
+from stream_client.caption_file import CaptionFile
+from stream_client.caption_forms import CaptionForm, YouTubeForm, ZoomForm
+from stream_client.caption_push import CaptionPush
+from stream_client.captions import Format, View, ViewGroup, make_view
 from stream_client.client import Reconnect, Stream, connect
-from stream_client.errors import ClientError, SourceError
+from stream_client.errors import ClientError, OutputError, SourceError
 from stream_client.load import LoadPlan, find_files, run_load
+from stream_client.meeting import Meeting, Mixing
+from stream_client.meeting_play import (
+    MinutesFile,
+    MinutesView,
+    Track,
+    parse_address,
+    play_meeting,
+    show_meeting,
+)
+from stream_client.minutes import MinutesFormat
 from stream_client.sources import FileSource, MicrophoneSource, Pace
-from stream_protocol.messages import Error, Final, Notice, Start
+from stream_protocol.messages import ChannelMode, Error, Final, Notice, Start
 
 DEFAULT_URL = "ws://127.0.0.1:8000/v1/stream"
 INTERRUPTED = 130
@@ -46,11 +59,25 @@ _FormatOption = Annotated[
     typer.Option(help="What is printed. Default: live on a terminal, else text."),
 ]
 _Live = Annotated[bool, typer.Option("--live", help="The same as --format live.")]
+_Device = Annotated[str | None, typer.Option(help="Number or part of the name of the microphone.")]
 _Language = Annotated[str | None, typer.Option(help="ISO 639-1 code, e.g. en.")]
 _Words = Annotated[bool, typer.Option("--words", help="Ask for word times and confidences.")]
 _Steps = Annotated[int | None, typer.Option(min=1, max=64, help="Denoising steps of a final.")]
 _Interval = Annotated[
     int, typer.Option(min=0, max=10_000, help="Milliseconds between partials; 0: none.")
+]
+
+_MinutesFormat = Annotated[
+    MinutesFormat, typer.Option("--format", help="What is printed: text as it comes, or else last.")
+]
+_MinutesFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--out", help="Minutes that grow: .md, .json, .srt, .vtt or .txt. Any number."),
+]
+_Title = Annotated[str, typer.Option(help="Of the minutes.")]
+_Mixed = Annotated[
+    Mixing,
+    typer.Option(help="One stream for several: never, if the server is full, or always for all."),
 ]
 
 
@@ -79,9 +106,7 @@ def file(
 @app.command()
 def mic(
     url: _Url = DEFAULT_URL,
-    device: Annotated[
-        str | None, typer.Option(help="Number or part of the name of the microphone.")
-    ] = None,
+    device: _Device = None,
     format: _FormatOption = None,
     live: _Live = False,
     language: _Language = None,
@@ -93,14 +118,153 @@ def mic(
     """Transcribe the microphone until Ctrl-C."""
     chosen = _format(format, live)
     start = _start(language, words or chosen in ("srt", "vtt"), steps, partial_interval_ms)
-    number = int(device) if device is not None and device.isdigit() else device
-    source = MicrophoneSource(number)
-    _note("listening; Ctrl-C ends")
+    source = _microphone(device)
     asyncio.run(_transcribe(url, start, source, make_view(chosen, sys.stdout), api_key))
-    if source.lost:
-        raise SourceError(
-            f"{source.lost * 100} ms of audio were lost: the server was away too long"
-        )
+    _check_gaps(source)
+
+
+@app.command()
+def captions(
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="Audio or video, as spoken; none: the microphone."),
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .vtt or .srt file, complete at each moment; may be repeated."),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="In the file, also what is being said now.")
+    ] = False,
+    zoom: Annotated[
+        str | None,
+        typer.Option(envvar="DIFFSCRIBE_ZOOM_URL", help="Caption address of a Zoom meeting."),
+    ] = None,
+    zoom_language: Annotated[str, typer.Option(help="Language and country for Zoom.")] = "en-US",
+    youtube: Annotated[
+        str | None,
+        typer.Option(envvar="DIFFSCRIBE_YOUTUBE_URL", help="Caption address of a broadcast."),
+    ] = None,
+    speaker: Annotated[
+        list[str] | None,
+        typer.Option(help="Name before what is said; two: of a file's left and right channel."),
+    ] = None,
+    device: _Device = None,
+    url: _Url = DEFAULT_URL,
+    language: _Language = None,
+    steps: _Steps = None,
+    partial_interval_ms: _Interval = 500,
+    api_key: _ApiKey = None,
+) -> None:
+    """Caption what is said: into a file, a Zoom meeting, a YouTube broadcast."""
+    forms: list[CaptionForm] = []
+    if zoom:
+        forms.append(ZoomForm(zoom, zoom_language))
+    if youtube:
+        forms.append(YouTubeForm(youtube))
+    if not (out or forms):
+        raise typer.BadParameter("say where to: --out, --zoom or --youtube")
+    speakers = tuple(speaker or ())
+    if len(speakers) > (1 if path is None else 2):
+        raise typer.BadParameter("one --speaker, or two of a file with a channel each")
+    files = [CaptionFile(each, is_live=live, speakers=speakers) for each in out or ()]
+    pushes = [CaptionPush(form, speakers, _note) for form in forms]
+    shown = make_view("live" if sys.stdout.isatty() else "text", sys.stdout, speakers)
+    start = _start(language, True, steps, partial_interval_ms)
+    source: FileSource | MicrophoneSource
+    if path is None:
+        source = _microphone(device)
+    else:
+        channels = max(len(speakers), 1)
+        source = FileSource(path, channels=channels)
+        mode: ChannelMode = "split" if channels == 2 else "mix"
+        start = msgspec.structs.replace(start, channels=channels, channel_mode=mode)
+    view = ViewGroup([shown, *files, *pushes])
+    is_stopped = asyncio.run(_transcribe(url, start, source, view, api_key))
+    if isinstance(source, MicrophoneSource):
+        _check_gaps(source)
+    elif is_stopped:
+        raise typer.Exit(INTERRUPTED)
+    if lost := sum(push.lost for push in pushes):
+        raise OutputError(f"{lost} captions were not taken")
+
+
+@app.command()
+def meeting(
+    participants: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=FILE[@SECONDS]...", help="Who speaks; @: who comes later."),
+    ],
+    url: _Url = DEFAULT_URL,
+    pace: Annotated[Pace, typer.Option(help="As spoken, or as fast as possible.")] = "realtime",
+    format: _MinutesFormat = "text",
+    out: _MinutesFiles = None,
+    title: _Title = "Meeting",
+    mixed: _Mixed = "never",
+    language: _Language = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Transcribe a meeting: a file for each participant, one clock for all."""
+    try:
+        tracks = [Track.parse(text) for text in participants]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    view = MinutesView(sys.stdout, format, [MinutesFile(path, title) for path in out or ()], title)
+
+    async def run() -> None:
+        start = Start(language=language, words=True)
+        async with Meeting(url, start, api_key=api_key, mixed=mixed) as room:
+            await play_meeting(room, tracks, pace, view)
+
+    asyncio.run(run())
+
+
+@app.command()
+def join(
+    addresses: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]WHEP_URL...", help="Where somebody is heard by WHEP."),
+    ],
+    token: Annotated[
+        str, typer.Option(envvar="DIFFSCRIBE_WHEP_TOKEN", help="Bearer token of the room.")
+    ] = "",
+    url: _Url = DEFAULT_URL,
+    format: _MinutesFormat = "text",
+    out: _MinutesFiles = None,
+    title: _Title = "Meeting",
+    mixed: _Mixed = "never",
+    language: _Language = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Join a room over WebRTC and transcribe each track, until it ends or Ctrl-C."""
+    try:
+        from stream_client.webrtc_bot import RoomBot
+    except ModuleNotFoundError as error:
+        raise ClientError(f"{error}: pip install 'diffscribe[bot]'") from None
+    view = MinutesView(sys.stdout, format, [MinutesFile(path, title) for path in out or ()], title)
+
+    async def listen(room: Meeting) -> None:
+        try:
+            async with RoomBot(room) as bot:
+                for address in addresses:
+                    name, place = parse_address(address)
+                    await bot.join_whep(place, name=name, token=token)
+                _note("listening; Ctrl-C ends")
+                await bot.wait()
+        finally:
+            await room.end()
+
+    async def run() -> None:
+        start = Start(language=language, words=True)
+        async with Meeting(url, start, api_key=api_key, mixed=mixed) as room:
+            pump = asyncio.create_task(listen(room))
+            with _stopping_on_interrupt(pump):
+                await show_meeting(room, view)
+            await asyncio.wait([pump])
+        if not pump.cancelled() and (error := pump.exception()) is not None:
+            raise error
+
+    asyncio.run(run())
 
 
 @app.command()
@@ -150,6 +314,20 @@ def main() -> None:
 
 def _start(language: str | None, words: bool, steps: int | None, interval: int) -> Start:
     return Start(language=language, words=words, steps=steps, partial_interval_ms=interval)
+
+
+def _microphone(device: str | None) -> MicrophoneSource:
+    number = int(device) if device is not None and device.isdigit() else device
+    source = MicrophoneSource(number)
+    _note("listening; Ctrl-C ends")
+    return source
+
+
+def _check_gaps(source: MicrophoneSource) -> None:
+    if source.lost:
+        raise SourceError(
+            f"{source.lost * 100} ms of audio were lost: the server was away too long"
+        )
 
 
 def _format(format: Format | None, live: bool) -> Format:

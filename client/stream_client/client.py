@@ -73,8 +73,9 @@ _STATUS_CODES: dict[int, ErrorCode] = {
 class Reconnect:
     """How a broken connection is opened again."""
 
-    attempts: int = 8
-    """Tries in a row that bring nothing before the stream is given up."""
+    attempts: int = 20
+    """Tries in a row that bring nothing before the stream is given up: as long, with the delays, as
+    audio is kept, and as a server may take to load its model again."""
     first_delay: float = 0.25
     """Seconds before the first try; doubles with each."""
     max_delay: float = 10.0
@@ -246,6 +247,11 @@ class Stream:
         self._log.append_control(message)
         self._to_send.set()
 
+    def _must_move(self, message: ServerMessage) -> bool:
+        """Whether to go on elsewhere: what is finishing anyway is finished where it is."""
+        is_draining = isinstance(message, Notice) and message.code == "draining"
+        return is_draining and not self._stopped and self._log.can_resume
+
     def _must_wait(self) -> bool:
         if self._inbox.is_closed:
             return False
@@ -306,7 +312,7 @@ class Stream:
         websocket, protocol, ready = await self._dialler.dial(start)
         try:
             self._connected = True
-            self._greet(ready)
+            self._greet(ready, start)
             sender = asyncio.create_task(self._send_all(websocket, protocol))
             try:
                 await self._receive_all(websocket, protocol)
@@ -315,7 +321,7 @@ class Stream:
         finally:
             await websocket.close()
 
-    def _greet(self, ready: Ready) -> None:
+    def _greet(self, ready: Ready, start: Start) -> None:
         self.ready = ready
         self._to_send.set()
         self._has_room.set()
@@ -323,8 +329,9 @@ class Stream:
             self._ready.set_result(ready)
             return
         self.reconnects += 1
-        position = self._log.sent_position
-        self._inbox.put(Notice(RECONNECTED, f"connection resumed at sample {position}"))
+        places = start.resume.channels if start.resume else None
+        position = min((place.covered for place in places or ()), default=0)
+        self._inbox.put(Notice(RECONNECTED, f"the stream goes on from sample {position}"))
 
     async def _send_all(self, websocket: ClientConnection, protocol: Connection) -> None:
         while True:
@@ -348,10 +355,12 @@ class Stream:
                 raise ServerRefused.from_message(message)
             if isinstance(message, Ack | Final):
                 self._progressed = True
-            if self._log.receive(message):
-                self._inbox.put(message)
+            self._log.receive(message)
+            self._inbox.put(message)
             if not self._must_wait():
                 self._has_room.set()
+            if self._must_move(message):
+                raise StreamBroken("the server is about to stop")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@
     * :exc:`StreamBroken`: the connection broke and the stream cannot go on.
     * :exc:`ServerMisbehaved`: the server sent something that the protocol does not allow.
     * :exc:`SourceError`: the audio cannot be read; names the file or device and the remedy.
+    * :exc:`OutputError`: captions cannot be written to their file, or were not taken by a service.
 
 Calling methods out of order (audio after ``stop``) is ``stream_protocol.LocalProtocolError``.
 """
@@ -61,9 +62,14 @@ class SourceError(ClientError):
     """The audio cannot be read."""
 
 
+class OutputError(ClientError):
+    """Captions or minutes cannot be written to their file, or were not taken by a service."""
+
+
 __all__ = [
     "ClientError",
     "ConnectionFailed",
+    "OutputError",
     "ServerMisbehaved",
     "ServerRefused",
     "SourceError",

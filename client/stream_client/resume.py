@@ -1,15 +1,18 @@
 """What must be sent, and what must be sent again after a break: a log of audio and control.
 
 Pure bookkeeping: no asyncio, no sockets, no clock. The owner appends audio and control messages,
-takes items to send one at a time, and reports what the server said. Audio stays in the log until
-the server has given a final for it. :meth:`SendLog.rewind` moves the place of sending back to the
-first audio that no final covers and gives the ``start`` message which tells any server so.
+takes items to send one at a time, and reports what the server said. Audio stays in the log until a
+final covers it or nobody spoke in it, and ``LEAD`` longer: a server that hears so much from before
+the break decides about the rest as the broken one would have. :meth:`SendLog.rewind` moves the
+place of sending back there and gives the ``start`` message which tells any server so.
 
 Offsets are bytes from the first byte appended. Positions are samples at 16 kHz on the media clock.
+``client/stream_client/web/resume.js`` does the same; a test compares the two.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -17,14 +20,16 @@ import msgspec
 
 from stream_protocol.messages import (
     CLOCK_RATE,
+    RESUME_GRID,
+    RESUME_LEAD,
     Ack,
     Configure,
     Encoding,
     Final,
     Flush,
     Flushed,
-    Partial,
     Resume,
+    ResumeChannel,
     ServerMessage,
     SpeechEnded,
     SpeechStarted,
@@ -34,12 +39,13 @@ from stream_protocol.messages import (
 
 _WIDTHS: dict[Encoding, int] = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
 
-SETTLED = 30 * CLOCK_RATE
-"""Samples behind the newest acknowledged one up to which speech may not have been announced yet."""
+LEAD = RESUME_LEAD
+"""Samples sent again before those that no final covers."""
+QUIET = 4 * CLOCK_RATE
+"""Samples before the newest acknowledged one up to which all speech has been announced: more than
+the longest ``min_speech_ms``, and the pre-roll."""
 PRE_ROLL = CLOCK_RATE
-"""Samples kept before the announced start of speech: more than any server's own pre-roll."""
-ONSET = 3 * CLOCK_RATE
-"""Samples that speech on another channel may run before it is announced."""
+"""Samples before the announced start of speech that its segment may begin at."""
 
 Control = Flush | Configure | Stop
 
@@ -86,13 +92,12 @@ class _Placed:
 
 
 class SendLog:
-    """Everything that a stream sends, from the first audio that no final covers.
+    """Everything that a stream sends, from the first audio that may have to be sent again.
 
     Args:
         start: The message that opened the stream; its own ``resume`` sets where positions begin.
-        capacity_seconds: Seconds of audio kept at most, so that a long silence, for which no final
-            ever comes, does not grow the log. Speech which still waits for its final is never
-            given up: the log is then full until the final comes.
+        capacity_seconds: Seconds of audio beyond the lead after which the log is full: until the
+            server has read, or a final has come. Nothing in it is ever given up.
         keep: Whether what has been sent is kept. Without it, or with a container, the stream
             cannot be resumed.
     """
@@ -103,6 +108,8 @@ class SendLog:
         self._keep = keep and self._format is not None
         rate = self._format.bytes_per_second if self._format else 0
         self._capacity = int(capacity_seconds * rate) or 1 << 20
+        if self._keep and self._format is not None:
+            self._capacity += self._format.offset(LEAD)
         self._origin = start.resume.position if start.resume else 0
         self._next_segment = start.resume.segment if start.resume else 0
         self._data = bytearray()
@@ -110,10 +117,12 @@ class SendLog:
         self._cursor = 0  # offset of the next byte to send
         self._controls: list[_Placed] = []
         self._next_control = 0  # index of the next control message to send
-        channels = start.channels if start.channel_mode == "split" else 1
-        self._covered = dict.fromkeys(range(channels), self._origin)
-        self._replay_before: dict[int, int] = {}  # split channels after a rewind only
+        places = dict(enumerate(self._begin()))
+        self._covered = {channel: place.covered for channel, place in places.items()}
+        # (channel, position) where speech was cut and went on
+        self._cuts = {(channel, each.covered) for channel, each in places.items() if each.speaking}
         self._pending: dict[tuple[int, int], int] = {}  # (channel, segment) -> start of speech
+        self._ended: dict[int, int] = {}  # channel -> end of the newest speech
         self._acked = self._origin
 
     @property
@@ -158,7 +167,6 @@ class SendLog:
     def append_audio(self, data: bytes) -> None:
         """Add audio at the end."""
         self._data += data
-        self._shed_silence()
 
     def append_control(self, message: Control) -> None:
         """Add a control message behind the audio appended so far."""
@@ -182,31 +190,26 @@ class SendLog:
             self._drop(self._cursor)
         return audio
 
-    def receive(self, message: ServerMessage) -> bool:
-        """Take note of what the server said; return whether the message is news.
-
-        It is not where a resumed stream of split channels had to go back behind finals that one
-        channel has already got.
-        """
+    def receive(self, message: ServerMessage) -> None:
+        """Take note of what the server said."""
         match message:
             case Ack(samples=samples):
                 self._acked = max(self._acked, samples)
-                self._shed_silence()
+                self._drop_covered()
             case SpeechStarted(channel=channel, at=at):
                 self._pending[channel, message.segment] = at
-                return at >= self._replay_before.get(channel, 0)
+                # A cut ends speech where the next begins; after a pause its segment ends later.
+                if self._ended.pop(channel, None) == at:
+                    self._cuts.add((channel, at))
             case SpeechEnded(channel=channel, at=at):
-                return at >= self._replay_before.get(channel, 0)
-            case Partial(channel=channel, start=start, end=end):
-                return (start + end) // 2 >= self._replay_before.get(channel, 0)
+                self._ended[channel] = at
             case Final():
-                return self._receive_final(message)
+                self._receive_final(message)
             case Flushed():
-                self._receive_flushed(message)
-        return True
+                self._receive_flushed()
 
     def rewind(self, token: str) -> Start:
-        """Go back to the first audio that no final covers.
+        """Go back to before the first audio that no final covers.
 
         Args:
             token: The resume token of the session that broke.
@@ -216,71 +219,71 @@ class SendLog:
         """
         if self._format is None or not self._keep:
             raise ValueError("this stream keeps no audio to resume from")
-        floor = min(max(self._offset(self._floor()), self._base), self._aligned_end())
-        self._drop(floor)
-        self._cursor = floor
+        places = [self._place(channel) for channel in sorted(self._covered)]
+        for channel, place in enumerate(places):
+            self._covered[channel] = place.covered
+        self._drop(self._lead_offset(places))
+        self._cursor = self._base
         self._next_control = 0
         self._pending.clear()
-        # One channel goes back to its own last final: all that follows is news.
-        self._replay_before = dict(self._covered) if len(self._covered) > 1 else {}
-        position = self._position(floor)
+        self._ended.clear()
+        position = self._position(self._base)
         self._acked = position
         return msgspec.structs.replace(
-            self._start, resume=Resume(token=token, position=position, segment=self._next_segment)
+            self._start, resume=Resume(token, position, self._next_segment, places)
         )
 
-    def _receive_final(self, final: Final) -> bool:
+    def _begin(self) -> list[ResumeChannel]:
+        """Return where each channel of the stream begins."""
+        start = self._start
+        if start.resume is not None and start.resume.channels is not None:
+            return start.resume.channels
+        channels = start.channels if start.channel_mode == "split" else 1
+        return [ResumeChannel(self._origin)] * channels
+
+    def _receive_final(self, final: Final) -> None:
         channel = final.channel
-        is_news = (final.start + final.end) // 2 >= self._replay_before.get(channel, 0)
         for key in [key for key in self._pending if key[0] == channel and key[1] <= final.segment]:
             del self._pending[key]
         self._covered[channel] = max(self._covered.get(channel, 0), final.end)
+        self._cuts = {cut for cut in self._cuts if cut[0] != channel or cut[1] >= final.end}
         self._next_segment = max(self._next_segment, final.segment + 1)
         self._drop_covered()
-        return is_news
 
-    def _receive_flushed(self, flushed: Flushed) -> None:
-        for channel, covered in self._covered.items():
-            self._covered[channel] = max(covered, flushed.position)
-        self._pending = {key: at for key, at in self._pending.items() if at >= flushed.position}
+    def _receive_flushed(self) -> None:
         # Answers come in the order of the requests.
         for index, placed in enumerate(self._controls[: self._next_control]):
             if isinstance(placed.message, Flush):
                 del self._controls[index]
                 self._next_control -= 1
                 break
-        self._drop_covered()
 
-    def _floor(self) -> int:
-        """Samples up to which every channel is done with."""
-        if len(self._covered) == 1:
-            return next(iter(self._covered.values()))
-        newest = max(self._covered.values())
-        floors = []
-        for channel, covered in self._covered.items():
-            waiting = [at for (of, _), at in self._pending.items() if of == channel]
-            # A channel where nobody speaks must not hold the others back.
-            quiet_until = min(waiting) - PRE_ROLL if waiting else newest - ONSET
-            floors.append(max(covered, quiet_until))
-        return min(floors)
+    def _place(self, channel: int) -> ResumeChannel:
+        """Return from where on a channel must be transcribed again."""
+        covered = self._covered[channel]
+        waiting = [at for (of, _), at in self._pending.items() if of == channel]
+        if (channel, covered) in self._cuts:
+            return ResumeChannel(covered, speaking=True)
+        silent_until = min(waiting) - PRE_ROLL if waiting else self._acked - QUIET
+        steps = max(silent_until - self._origin, 0) // RESUME_GRID
+        return ResumeChannel(max(covered, self._origin + steps * RESUME_GRID))
+
+    def _lead_offset(self, places: Sequence[ResumeChannel]) -> int:
+        """Return from where on audio is needed to go on at ``places``."""
+        covered = min(place.covered for place in places) - self._origin
+        return max(self._base, self._offset_of_grid(covered - LEAD))
+
+    def _offset_of_grid(self, samples: int) -> int:
+        assert self._format is not None
+        # Where the end of all audio is covered, the last step of the grid may be beyond it.
+        end = self._format.samples(self._end)
+        return self._format.offset(max(min(samples, end), 0) // RESUME_GRID * RESUME_GRID)
 
     def _drop_covered(self) -> None:
         if self._keep and self._format is not None:
-            unit = self._format.unit_bytes
-            self._drop(min(self._offset(self._floor()), self._cursor // unit * unit))
-
-    def _shed_silence(self) -> None:
-        """Over the capacity, give up old audio in which the server heard no speech."""
-        excess = len(self._data) - self._capacity
-        if excess <= 0 or not self._keep or self._format is None:
-            return
-        limit = self._acked - SETTLED
-        if self._pending:
-            limit = min(limit, min(self._pending.values()) - PRE_ROLL)
-        # Whole units only, rounded up, so that what is left begins at an exact position.
-        unit = self._format.unit_bytes
-        wanted = -(-(self._base + excess) // unit) * unit
-        self._drop(min(wanted, self._offset(limit), self._cursor // unit * unit))
+            places = [self._place(channel) for channel in self._covered]
+            sent = self._offset_of_grid(self._format.samples(self._cursor))
+            self._drop(min(self._lead_offset(places), sent))
 
     def _drop(self, offset: int) -> None:
         """Forget everything before ``offset``."""
@@ -296,13 +299,6 @@ class SendLog:
             del self._controls[0]
             self._next_control -= 1
 
-    def _aligned_end(self) -> int:
-        unit = self._format.unit_bytes if self._format else 1
-        return self._end // unit * unit
-
-    def _offset(self, position: int) -> int:
-        return self._format.offset(position - self._origin) if self._format else 0
-
     def _position(self, offset: int) -> int:
         return self._origin + self._format.samples(offset) if self._format else 0
 
@@ -317,4 +313,4 @@ def _configured(start: Start, change: Configure) -> Start:
     return msgspec.structs.replace(start, **changes)
 
 
-__all__ = ["ONSET", "PRE_ROLL", "SETTLED", "AudioFormat", "Control", "SendLog"]
+__all__ = ["LEAD", "PRE_ROLL", "QUIET", "AudioFormat", "Control", "SendLog"]

@@ -22,18 +22,26 @@ BYTES_PER_SECOND = 2 * SAMPLE_RATE
 Pace = Literal["realtime", "max"]
 
 
-def decode_file(path: Path) -> Iterator[bytes]:
-    """Yield a file's audio as 16 kHz mono s16le, in pieces of any length.
+def decode_file(path: Path, channels: int = 1) -> Iterator[bytes]:
+    """Yield a file's audio as 16 kHz s16le, in pieces of any length.
+
+    Args:
+        path: Any container that FFmpeg knows.
+        channels: 1 mixes whatever there is; 2 leaves two channels as they are, interleaved.
 
     Raises:
-        SourceError: There is no such file, or no audio in it.
+        SourceError: There is no such file, no audio in it, or too few channels.
     """
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise SourceError(f"{path}: there is no audio in this file")
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-            for frame in container.decode(container.streams.audio[0]):
+            track = container.streams.audio[0]
+            if track.channels < channels:
+                raise SourceError(f"{path}: two speakers need a channel each; there is one")
+            layout = "stereo" if channels == 2 else "mono"
+            resampler = av.AudioResampler(format="s16", layout=layout, rate=SAMPLE_RATE)
+            for frame in container.decode(track):
                 for piece in resampler.resample(frame):
                     yield piece.to_ndarray().tobytes()
             for piece in resampler.resample(None):
@@ -61,6 +69,7 @@ class FileSource:
 
     Args:
         path: Any container that FFmpeg knows.
+        channels: As of :func:`decode_file`.
         pace: ``realtime``: each piece comes when it would have been spoken. ``max``: at once.
         chunk_ms: Milliseconds in a piece.
         clock: Seconds that never go back.
@@ -71,6 +80,7 @@ class FileSource:
         self,
         path: Path,
         *,
+        channels: int = 1,
         pace: Pace = "realtime",
         chunk_ms: int = 100,
         clock: Callable[[], float] = time.monotonic,
@@ -78,19 +88,21 @@ class FileSource:
     ) -> None:
         self._path = path
         self._pace: Pace = pace
-        self._size = BYTES_PER_SECOND * chunk_ms // 1000
+        self._channels = channels
+        self._rate = BYTES_PER_SECOND * channels
+        self._size = self._rate * chunk_ms // 1000
         self._clock = clock
         self._sleep = sleep
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        pieces = rechunk(decode_file(self._path), self._size)
+        pieces = rechunk(decode_file(self._path, self._channels), self._size)
         begun, sent = self._clock(), 0
         # Decoding blocks, so it happens beside the loop, one piece ahead of the clock.
         while piece := await asyncio.to_thread(next, pieces, b""):
             sent += len(piece)
             if self._pace == "realtime":
                 # A moment on one clock, so that delays do not add up.
-                await self._sleep(max(0.0, begun + sent / BYTES_PER_SECOND - self._clock()))
+                await self._sleep(max(0.0, begun + sent / self._rate - self._clock()))
             yield piece
 
 

@@ -17,6 +17,10 @@ PROTOCOL_VERSION = 1
 SUBPROTOCOL = "diffscribe.v1"
 CLOCK_RATE = 16_000
 """Hertz of every position in this protocol."""
+RESUME_GRID = 320
+"""Samples; a stream resumed a multiple of this from where it began is heard in the same frames."""
+RESUME_LEAD = 20 * CLOCK_RATE
+"""Samples before ``covered`` from which on a server hears just what it heard before the break."""
 
 Encoding = Literal["pcm_s16le", "pcm_f32le", "mulaw", "alaw", "webm", "ogg"]
 SampleRate = Literal[8000, 16000, 24000, 44100, 48000]
@@ -38,6 +42,15 @@ class Endpointing(Message, frozen=True):
     """Milliseconds of speech under which a burst is taken for noise; 0 to 2000."""
 
 
+class ResumeChannel(Message, frozen=True):
+    """Where one transcript goes on."""
+
+    covered: int
+    """Samples; audio from ``resume.position`` to here is heard but not transcribed again."""
+    speaking: bool = False
+    """Whether a segment runs here: the last one was cut, and its speech went on."""
+
+
 class Resume(Message, frozen=True):
     """Carry on an earlier stream, on this or another server."""
 
@@ -47,6 +60,8 @@ class Resume(Message, frozen=True):
     """Samples; the media-clock position of the first audio sample that the client will send."""
     segment: int = 0
     """The number that the next segment gets, so that numbers go on across the break."""
+    channels: list[ResumeChannel] | None = None
+    """One for each transcript, two only with ``split``; none begins them all at ``position``."""
 
 
 # --- client to server ---------------------------------------------------------------------------
@@ -202,7 +217,7 @@ class Final(Message, frozen=True, tag_field="type", tag="final"):
     start: int
     """Samples."""
     end: int
-    """Samples; audio before this position need not be kept for a resume."""
+    """Samples; audio before this position is not transcribed again in a resume."""
     language: str | None
     confidence: float
     """0 to 1, mean over the words; 0 for an empty text."""
@@ -294,6 +309,8 @@ ServerMessage = (
 __all__ = [
     "CLOCK_RATE",
     "PROTOCOL_VERSION",
+    "RESUME_GRID",
+    "RESUME_LEAD",
     "SUBPROTOCOL",
     "Ack",
     "ChannelMode",
@@ -313,6 +330,7 @@ __all__ = [
     "Partial",
     "Ready",
     "Resume",
+    "ResumeChannel",
     "SampleRate",
     "ServerMessage",
     "SpeechEnded",

@@ -1,8 +1,9 @@
-"""Finals as subtitles: SRT and WebVTT, written as they come.
+"""Finals as subtitles: SRT and WebVTT, written as they come, with or without who speaks.
 
 Pure text and integers, shared by the client and by the server's upload endpoint. Times are
 positions in samples at ``CLOCK_RATE``. A cue has at most two lines of 42 characters, the customary
-limit of broadcasters. This file knows nothing about files, sockets or finals that may still come.
+limit of broadcasters; a speaker's name comes on top of that. This file knows nothing about files,
+sockets or finals that may still come.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Cue:
     """Samples; later than ``start``."""
     lines: tuple[str, ...]
     """One or two, none of them empty."""
+    speaker: str | None = None
+    """Who says it; none where nobody knows, or there is only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,13 @@ class _Token:
     end: int
 
 
-def make_cues(text: str, start: int, end: int, words: Iterable[TimedWord] = ()) -> list[Cue]:
+def make_cues(
+    text: str,
+    start: int,
+    end: int,
+    words: Iterable[TimedWord] = (),
+    speaker: str | None = None,
+) -> list[Cue]:
     """Cut the text of a segment into cues.
 
     Args:
@@ -74,17 +83,18 @@ def make_cues(text: str, start: int, end: int, words: Iterable[TimedWord] = ()) 
         end: Samples; where it ends.
         words: Its words on the same clock. Where a word is missing or has no time, the time is
             spread over the characters between its neighbours.
+        speaker: Who says it, for each cue.
     """
     text = text.strip()  # spacing around the text takes no time
     cues: list[Cue] = []
     running: list[_Token] = []
     for token in _tokens(text, _Timeline(text, start, end, words)):
         if running and _breaks_before(running, token):
-            cues.append(_cue(running))
+            cues.append(_cue(running, speaker))
             running = []
         running.append(token)
     if running:
-        cues.append(_cue(running))
+        cues.append(_cue(running, speaker))
     return cues
 
 
@@ -110,10 +120,16 @@ class SubtitleWriter:
     def _write_one(self, cue: Cue) -> str:
         self._count += 1
         body = "\n".join(cue.lines)
+        name = " ".join((cue.speaker or "").split())
         mark = ","
         if self._format == "vtt":
-            # WebVTT, 4.1: cue text may contain neither "<", "&" nor "-->" as they stand.
+            # WebVTT, 4.1: cue text may contain neither "<", "&" nor "-->" as they stand, and 4.2.2:
+            # nor may the name in a voice tag, which may stay open where it spans the whole cue.
             body, mark = html.escape(body, quote=False), "."
+            name = f"<v {html.escape(name, quote=False)}>" if name else ""
+        elif name:
+            name += ": "  # SubRip has nothing for it; this is how people write it
+        body = name + body
         first = round(cue.start * 1000 / CLOCK_RATE)
         last = max(round(cue.end * 1000 / CLOCK_RATE), first + 1)
         return f"{self._count}\n{_stamp(first, mark)} --> {_stamp(last, mark)}\n{body}\n\n"
@@ -185,10 +201,10 @@ def _breaks_before(running: Sequence[_Token], token: _Token) -> bool:
     return bool(_SENTENCE_END.search(written[-1])) and len(" ".join(written)) > MAX_LINE // 2
 
 
-def _cue(tokens: Sequence[_Token]) -> Cue:
+def _cue(tokens: Sequence[_Token], speaker: str | None) -> Cue:
     start = tokens[0].start
     lines = _balance([token.text for token in tokens])
-    return Cue(start, max(tokens[-1].end, start + 1), lines)
+    return Cue(start, max(tokens[-1].end, start + 1), lines, speaker)
 
 
 def _wrap(words: Sequence[str]) -> list[str]:

@@ -168,7 +168,8 @@ def running_server(url: str, options: Sequence[str], is_random: bool = False) ->
     program = ["-c", "from stream_server.cli import main; main()", "serve"]
     if is_random:
         program = ["-m", "stream_server.evaluation.random_server"]
-    command = [sys.executable, *program, "--port", "0", *options]
+    # It is to be found out how many it bears: the server's own opinion would be in the way.
+    command = [sys.executable, *program, "--port", "0", "--busy-share", "0", *options]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield _wait_until_ready(server)

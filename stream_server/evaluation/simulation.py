@@ -91,7 +91,7 @@ class _Service:
         self.rows.release(plan.release)
         before = self.watch.seconds
         failures = self.rows.start({each.number: each.request.utterance for each in plan.admit})
-        result = self.rows.step()
+        result = self.rows.step(plan.step)
         for error in (*failures.values(), *result.failures.values()):
             raise error
         return _Step(self.now + self.watch.seconds - before, result.hypotheses)

@@ -96,17 +96,24 @@ def align(
     if frames < len(tokens) + repeats:
         return None
     emissions = logs[:, states].astype(np.float64)
-    skip = np.zeros(len(states), dtype=bool)
-    skip[3::2] = states[3::2] != states[1:-2:2]
-    score = np.full(len(states), -np.inf)
-    score[:2] = emissions[0, :2]
-    back = np.zeros((frames, len(states)), dtype=np.int8)
+    # Two cells that are never reached stand before the states, so that coming from one or two
+    # states before is a view, not a copy: this runs for every utterance, between two steps.
+    cells = np.full(len(states) + 2, -np.inf)
+    cells[2:4] = emissions[0, :2]
+    score, one, two = cells[2:], cells[1:-1], cells[:-2]
+    blocked = np.full(len(states), -np.inf)
+    blocked[3::2] = np.where(states[3::2] != states[1:-2:2], 0.0, -np.inf)
+    by_one = np.zeros((frames, len(states)), dtype=bool)
+    by_two = np.zeros((frames, len(states)), dtype=bool)
+    skipped, best = np.empty(len(states)), np.empty(len(states))
     for frame in range(1, frames):
-        one = np.concatenate([[-np.inf], score[:-1]])
-        two = np.where(skip, np.concatenate([[-np.inf, -np.inf], score[:-2]]), -np.inf)
-        choices = np.stack([score, one, two])
-        back[frame] = choices.argmax(axis=0)
-        score = choices.max(axis=0) + emissions[frame]
+        np.greater(one, score, out=by_one[frame])
+        np.maximum(one, score, out=best)
+        np.add(two, blocked, out=skipped)
+        np.greater(skipped, best, out=by_two[frame])
+        np.maximum(skipped, best, out=best)
+        np.add(best, emissions[frame], out=score)
+    back = np.where(by_two, 2, by_one)
     state = len(states) - 1 if score[-1] >= score[-2] else len(states) - 2
     path = np.zeros(frames, dtype=np.int64)
     for frame in range(frames - 1, -1, -1):

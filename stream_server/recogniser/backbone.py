@@ -140,6 +140,18 @@ class Backbone(DiffusionDecoder):
         capped: Tensor = scores.div_(cap).tanh_().mul_(cap)
         return capped
 
+    def read_head(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the likeliest tokens and the logarithms of the summed exponentials, [...] each.
+
+        In place where it can be: at full size the scores of one frame are a megabyte.
+
+        Args:
+            hidden: [..., hidden].
+        """
+        scores = self.raw_scores(hidden)
+        peak, best = scores.max(dim=-1)
+        return best, scores.sub_(peak[..., None]).exp_().sum(dim=-1).log_().add_(peak)
+
     def soften(self, scores: Tensor) -> Tensor:
         """Return soft embeddings [..., hidden] of temperature-scaled scores, as upstream does."""
         table = self.model.model.decoder.embed_tokens

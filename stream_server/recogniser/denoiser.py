@@ -154,6 +154,18 @@ class Denoiser:
         out = self.stack.run(hidden, state.cache, place)
         return functional.linear(out, self._head)
 
+    def read_head(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the likeliest tokens and the logarithms of the summed exponentials, [rows] each.
+
+        Args:
+            hidden: [rows, hidden], of CTC frames.
+        """
+        scores = functional.linear(hidden, self._head)
+        heat = torch.ones(len(hidden), device=hidden.device)
+        read = self.kernels.read_vocabulary(scores, heat, torch.zeros_like(heat), self._cap)
+        # At temperature 1 the mass is the sum of exponentials relative to the peak.
+        return read.argmax, read.floats[:, 2] + read.floats[:, 3].log()
+
     def step(self, slots: Tensor, width: int) -> Outcome:
         """Run one step on the rows in ``slots`` [rows], at canvases of at most ``width``."""
         state = self.slots

@@ -21,6 +21,7 @@ from stream_server.recogniser.alignment import CtcFrames
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import StepInput, StepResult
 from stream_server.recogniser.denoiser import Denoiser, Outcome
+from stream_server.recogniser.features import HOP
 from stream_server.recogniser.graphs import Graphs
 from stream_server.recogniser.kernels.choice import Kernels, pick_kernels
 from stream_server.recogniser.leases import Leases, SlotPrompts
@@ -30,7 +31,7 @@ from stream_server.recogniser.published import PublishedConfig, PublishedModel
 ROWS = (1, 2, 4, 8, 16, 24, 32)
 """Rows of a graph of a step; fewer are filled up."""
 PROMPT_ROWS = (1, 2, 4, 8)
-"""Rows of a graph of prompts."""
+"""Rows of a graph of prompts, and of one of audio."""
 SPARE = 8
 """Slots beyond the most rows: of rows that have ended, but that something still holds."""
 FIXED_TOKENS = 700
@@ -72,6 +73,11 @@ def group_rows(sizes: Sequence[int], most: int) -> list[list[int]]:
             width = size
         groups[-1] += same
     return [group[i : i + most] for group in groups for i in range(0, len(group), most)]
+
+
+def _fill(rows: Tensor, count: int) -> Tensor:
+    """Return ``rows``, filled up with zero rows."""
+    return nn.functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, count - len(rows)))
 
 
 class DeviceModel:
@@ -165,7 +171,7 @@ class DeviceModel:
     def _record_all(self, report: Report | None) -> None:
         # Largest first: the others then fit into the memory of the first.
         steps = [(rows, width) for rows in self._rows[::-1] for width in self._widths[::-1]]
-        total = len(steps) + len(PROMPT_ROWS)
+        total = len(steps) + 2 * len(PROMPT_ROWS)
         what = "recording CUDA graphs"
         for done, (rows, width) in enumerate(steps):
             if report is not None:
@@ -174,13 +180,18 @@ class DeviceModel:
                 ("step", rows, width), self._stepper(width), (self._slots([], rows),)
             )
         hidden = self._denoiser.embedding.shape[1]
-        for done, rows in enumerate(PROMPT_ROWS[::-1], len(steps)):
+        sound = self._model.features.config
+        for done, rows in enumerate(PROMPT_ROWS[::-1]):
             if report is not None:
-                report(what, done, total)
+                report(what, len(steps) + 2 * done, total)
             slots = self._slots([], rows)
             empty = self._denoiser.embedding.new_zeros(rows, self._positions, hidden)
             inputs = (empty, torch.ones_like(slots), slots)
             self._graphs.record(("prefill", rows), self._denoiser.prefill, inputs)
+            frames = sound.fixed_samples // HOP
+            silence = torch.zeros(rows, frames, sound.mel_bins, device=self._device)
+            counts = torch.full((rows,), frames, device=self._device)
+            self._graphs.record(("listen", rows), self._model.encode, (silence, counts))
         if report is not None:
             report(what, total, total)
 
@@ -200,16 +211,37 @@ class DeviceModel:
         Raises:
             Overloaded: there are more rows than slots.
         """
-        tokens = self._model.listen(pcm, lengths)
-        embeddings, positions = self._model.prompt(tokens, languages.tolist())
+        said, samples = languages.tolist(), lengths.tolist()
+        with self._here():
+            tokens = self._listen(pcm, lengths)
+        embeddings, positions = self._model.prompt(tokens, said)
         leases = self._leases.take(len(embeddings))
         prompts = SlotPrompts.of(positions, leases)
-        most = PROMPT_ROWS[-1]
         with self._here():
-            for first in range(0, len(leases), most):
-                part = slice(first, first + most)
-                self._prefill(embeddings[part], positions[part], prompts.slots[part])
-        return prompts, self._model.frames(tokens, lengths)
+            self._prefill_all(embeddings, positions, prompts.slots)
+            frames = self._model.frames(tokens, samples, self._denoiser.read_head)
+        return prompts, frames
+
+    def _listen(self, pcm: Tensor, lengths: Tensor) -> Tensor:
+        """Turn audio into audio tokens [rows, tokens, hidden] in the decoder's precision."""
+        features, frames = self._model.features(pcm, lengths)
+        parts, most = [], PROMPT_ROWS[-1]
+        for some, counts in zip(
+            torch.split(features, most), torch.split(frames, most), strict=True
+        ):
+            rows = bucket(len(some), PROMPT_ROWS)
+            inputs = (_fill(some, rows), _fill(counts, rows))
+            heard: Tensor = self._run(("listen", rows), self._model.encode, inputs)
+            # A copy: the next replay writes over a graph's result.
+            parts.append(heard[: len(some)].to(self._denoiser.embedding.dtype, copy=True))
+        return torch.cat(parts)
+
+    def _prefill_all(self, embeddings: Tensor, lengths: Tensor, slots: list[int]) -> None:
+        """Write keys and values of any number of rows."""
+        most = PROMPT_ROWS[-1]
+        for first in range(0, len(slots), most):
+            part = slice(first, first + most)
+            self._prefill(embeddings[part], lengths[part], slots[part])
 
     def _prefill(self, embeddings: Tensor, lengths: Tensor, slots: list[int]) -> None:
         """Write keys and values of at most the largest bucket's rows."""

@@ -85,6 +85,8 @@ class Hypothesis:
     language: str | None = None
     canvas: str | None = None
     """The canvas as text after this step, where the utterance is traced."""
+    is_guarded: bool = False
+    """Whether words were left out because the audio does not support them."""
 
     @property
     def text(self) -> str:

@@ -7,7 +7,7 @@ rows in slices, and what a row keeps between steps is a soft embedding, 93 times
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +35,7 @@ from stream_server.recogniser.support import GuardConfig
 WINDOW_SECONDS = 30
 """Seconds of every row: Whisper's window."""
 SLICE = 512
-"""Canvas positions whose scores are held at once: 0.5 GB in float32 at full size."""
+"""Canvas positions or CTC frames whose scores are held at once: 0.5 GB in float32, full size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +74,30 @@ class PublishedConfig:
     max_seconds: float = float(WINDOW_SECONDS)
 
 
+ReadHead = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Turns hidden states [frames, hidden] into the likeliest tokens and the norms, [frames] each."""
+
+
 class HeadFrames:
     """CTC frames through the frozen head, of which only the columns that are asked for are made."""
 
-    def __init__(self, backbone: Backbone, tokens: Tensor, blank: int) -> None:
+    def __init__(
+        self, backbone: Backbone, tokens: Tensor, best: list[int], norm: Tensor, blank: int
+    ) -> None:
+        """Keep what was read of the frames.
+
+        Args:
+            backbone: whose head.
+            tokens: [frames, hidden].
+            best: of each frame, the likeliest token.
+            norm: [frames], logarithm of the summed exponentials of its scores.
+            blank: the token that says nothing.
+        """
         self._backbone = backbone
         self._tokens = tokens
+        self._best = best
+        self._norm = norm
         self._blank = blank
-        scores = backbone.raw_scores(tokens)
-        self._best = scores.argmax(dim=-1).tolist()
-        self._norm = scores.logsumexp(dim=-1)
 
     def evidence(self, draft: Sequence[int], width: int, weight: float) -> Logs | None:
         """Return none: scores of 262,144 words at each position are held by nobody here."""
@@ -181,15 +195,22 @@ class PublishedModel(nn.Module):
         Returns:
             Embeddings [rows, positions, hidden] and the positions of each row.
         """
-        rows = []
-        for row, language in enumerate(languages):
-            before, after = (
-                self.decoder.embed(torch.tensor(part, device=tokens.device))
-                for part in self._prompts[language]
-            )
-            rows.append(torch.cat([before, tokens[row].to(before.dtype), after]))
-        lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
+        # All at once: a launch or a transfer for each row takes longer than its work.
+        parts = [part for language in languages for part in self._prompts[language]]
+        ids = torch.tensor([token for part in parts for token in part], device=tokens.device)
+        around = torch.split(self.decoder.embed(ids), [len(part) for part in parts])
+        audio = tokens.to(around[0].dtype)
+        pieces = [
+            piece
+            for row, heard in enumerate(audio)
+            for piece in (around[2 * row], heard, around[2 * row + 1])
+        ]
+        sizes = [sum(map(len, pieces[first : first + 3])) for first in range(0, len(pieces), 3)]
+        lengths = torch.tensor(sizes, device=tokens.device)
+        flat = torch.cat(pieces)
+        if len(set(sizes)) == 1:
+            return flat.view(len(sizes), sizes[0], -1), lengths
+        return nn.utils.rnn.pad_sequence(list(torch.split(flat, sizes)), batch_first=True), lengths
 
     def hear(
         self, pcm: Tensor, lengths: Tensor, languages: Tensor
@@ -197,22 +218,29 @@ class PublishedModel(nn.Module):
         """Turn audio into prompts and CTC frames; see ``network.Network``."""
         tokens = self.listen(pcm, lengths)
         cache, _ = self.decoder.prefill(*self.prompt(tokens, languages.tolist()))
-        return cache, self.frames(tokens, lengths)
+        return cache, self.frames(tokens, lengths.tolist(), self.decoder.read_head)
 
-    def frames(self, tokens: Tensor, lengths: Tensor) -> list[CtcFrames]:
+    def frames(self, tokens: Tensor, lengths: Sequence[int], read: ReadHead) -> list[CtcFrames]:
         """Return the CTC frames of audio tokens.
 
         Args:
             tokens: [rows, tokens, hidden].
-            lengths: [rows], samples.
+            lengths: of each row, samples.
+            read: runs the head.
         """
         hop = self.samples_per_ctc_frame
-        blank = self.config.prompt.ctc_blank
         # Frames of the silence behind an utterance are nobody's.
-        counts = [min(-(-int(length) // hop), tokens.shape[1]) for length in lengths.tolist()]
+        counts = [min(-(-length // hop), tokens.shape[1]) for length in lengths]
         heard = tokens.to(self.decoder.dtype)
+        flat = torch.cat([heard[row, :count] for row, count in enumerate(counts)])
+        parts = [read(part) for part in torch.split(flat, SLICE)]
+        norms = torch.split(torch.cat([norm for _, norm in parts]), counts)
+        # One transfer for all rows: the first moment at which the host waits for the device.
+        best = torch.split(torch.cat([best for best, _ in parts]).cpu(), counts)
+        blank = self.config.prompt.ctc_blank
         return [
-            HeadFrames(self.decoder, heard[row, :count], blank) for row, count in enumerate(counts)
+            HeadFrames(self.decoder, own, likeliest.tolist(), norm, blank)
+            for own, likeliest, norm in zip(torch.split(flat, counts), best, norms, strict=True)
         ]
 
     def step(self, rows: StepInput, cache: PromptCache) -> StepResult:
@@ -278,4 +306,5 @@ __all__ = [
     "LoraShape",
     "PublishedConfig",
     "PublishedModel",
+    "ReadHead",
 ]

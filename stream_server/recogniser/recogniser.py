@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from stream_server.recogniser.alignment import CtcFrames, TokenSpan
 from stream_server.recogniser.decoder import PromptCache
@@ -64,6 +65,13 @@ class DiffusionRow:
     """The last step's best tokens."""
     unchanged: int = 0
     """Steps for which the best tokens have not changed."""
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    """Return [rows, longest, ...], zero behind each; one launch where all are as long."""
+    if len({len(part) for part in parts}) == 1:
+        return torch.stack(parts)
+    return pad_sequence(parts, batch_first=True)
 
 
 class DiffusionRecogniser:
@@ -127,13 +135,15 @@ class DiffusionRecogniser:
         if not utterances:
             return []
         sizes = [max(len(utterance.pcm), MIN_SAMPLES) for utterance in utterances]
-        pcm = torch.zeros(len(sizes), max(sizes))
+        pcm = np.zeros((len(sizes), max(sizes)), dtype=np.float32)
         for row, utterance in enumerate(utterances):
-            pcm[row, : len(utterance.pcm)] = torch.tensor(utterance.pcm)
+            pcm[row, : len(utterance.pcm)] = utterance.pcm
         lengths = torch.tensor(sizes, device=self._device)
         languages = [self._tokenizer.language(utterance.language) for utterance in utterances]
         cache, frames = self._model.hear(
-            pcm.to(self._device), lengths, torch.tensor(languages, device=self._device)
+            torch.from_numpy(pcm).to(self._device),
+            lengths,
+            torch.tensor(languages, device=self._device),
         )
         return [
             self._row(utterance, cache.row(index), frames[index])
@@ -163,7 +173,8 @@ class DiffusionRecogniser:
         draft = [*draft[: width - 1], END] if draft else []
         if self.sampler.is_absorbing:
             draft = [MASK] * width
-        row.canvas[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=self._device)
+        if draft:
+            row.canvas[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=self._device)
         row.conditioning = row.evidence = None
         row.argmax = []
         row.unchanged = 0
@@ -184,18 +195,15 @@ class DiffusionRecogniser:
             return []
         own = [row for row in rows if isinstance(row, DiffusionRow)]
         sizes = [len(row.canvas) for row in own]
-        canvas = torch.zeros(len(own), max(sizes), dtype=torch.long, device=self._device)
-        for index, row in enumerate(own):
-            canvas[index, : sizes[index]] = row.canvas
         evidence = None
         if any(row.evidence is not None for row in own):
-            evidence = self._stack([row.evidence for row in own], sizes, self._model.vocabulary)
+            evidence = self._fill([row.evidence for row in own], sizes, self._model.vocabulary)
         done = [row.steps_done - row.begun for row in own]
         config = self._sampler
         state = StepInput(
-            canvas=canvas,
+            canvas=_stack([row.canvas for row in own]),
             sizes=tuple(sizes),
-            conditioning=self._stack(
+            conditioning=self._fill(
                 [row.conditioning for row in own], sizes, self._model.conditioning_size
             ),
             conditioned=tuple(row.conditioning is not None for row in own),
@@ -211,8 +219,9 @@ class DiffusionRecogniser:
         hypotheses = []
         for index, row in enumerate(own):
             size = sizes[index]
-            row.canvas = result.canvas[index, :size].clone()
-            row.conditioning = result.conditioning[index, :size].clone()
+            # Views: every step's result has memory of its own.
+            row.canvas = result.canvas[index, :size]
+            row.conditioning = result.conditioning[index, :size]
             row.steps_done += 1
             tokens = best[index][:size]
             row.unchanged = row.unchanged + 1 if tokens == row.argmax else 0
@@ -222,13 +231,15 @@ class DiffusionRecogniser:
             )
         return hypotheses
 
-    def _stack(self, parts: Sequence[Tensor | None], sizes: list[int], features: int) -> Tensor:
+    def _fill(self, parts: Sequence[Tensor | None], sizes: list[int], features: int) -> Tensor:
         """Return [rows, canvas, features] with the part of each row in it, zero where none."""
-        stacked = torch.zeros(len(parts), max(sizes), features, device=self._device)
-        for index, part in enumerate(parts):
-            if part is not None:
-                stacked[index, : sizes[index]] = part
-        return stacked
+        nothing = torch.zeros(max(sizes), features, device=self._device)
+        return _stack(
+            [
+                nothing[:size] if part is None else part
+                for part, size in zip(parts, sizes, strict=True)
+            ]
+        )
 
     def _hypothesis(
         self, row: DiffusionRow, entropy: list[float], probability: list[float]
@@ -247,10 +258,11 @@ class DiffusionRecogniser:
         if finished and length == len(best) and self._grow(row):
             finished = False
         words: tuple[HypothesisWord, ...] = ()
+        is_guarded = False
         if finished or row.utterance.trace:
             # A canvas on its way is shown as it is.
             guard = self._guard if finished else GuardConfig(0, 0)
-            words = self._words(row, tokens, probability, guard)
+            words, is_guarded = self._words(row, tokens, probability, guard)
         canvas = None
         if row.utterance.trace:
             canvas = "".join(self._tokenizer.piece(token) for token in best)
@@ -262,6 +274,7 @@ class DiffusionRecogniser:
             is_final=finished,
             language=row.utterance.language or self._info.languages[0],
             canvas=canvas,
+            is_guarded=is_guarded,
         )
 
     def _grow(self, row: DiffusionRow) -> bool:
@@ -275,8 +288,12 @@ class DiffusionRecogniser:
 
     def _words(
         self, row: DiffusionRow, tokens: list[int], probability: list[float], guard: GuardConfig
-    ) -> tuple[HypothesisWord, ...]:
-        """Group tokens into words with times, confidences and the audio's support from CTC."""
+    ) -> tuple[tuple[HypothesisWord, ...], bool]:
+        """Group tokens into words with times, confidences and the audio's support from CTC.
+
+        Returns:
+            The words, and whether the guard took any.
+        """
         spans = row.ctc.align(tokens)
         hop = self._model.samples_per_ctc_frame
         spoken = self._tokenizer.words(tokens)
@@ -293,7 +310,7 @@ class DiffusionRecogniser:
                 end = min(said[-1].end * hop, len(row.utterance.pcm))
                 sure = confidence(sure, support(said))
             words.append(HypothesisWord(text if words else text.lstrip(), sure, start, end))
-        return tuple(words)
+        return tuple(words), not all(kept)
 
     def release(self, rows: Sequence[Row]) -> None:
         """Forget rows."""

@@ -15,18 +15,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
+
+import structlog
 
 from stream_server.config import SchedulerConfig
 from stream_server.errors import Draining, ModelError, RecognitionFailed, ServiceError, wire_error
 from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import SAMPLE_RATE, Recogniser
+from stream_server.scheduler.costs import CostMeter, measure
+from stream_server.scheduler.demand import Demand
 from stream_server.scheduler.request import Decoded, Dropped, Failed, Reply, Request
 from stream_server.scheduler.rows import Rows
-from stream_server.scheduler.scheduler import Outcome, Scheduler
+from stream_server.scheduler.scheduler import Admission, Outcome, Scheduler
+from stream_server.tracing import Decode, Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +57,9 @@ class Engine:
         config: bounds and deadlines.
         metrics: where to count; none counts nothing.
         clock: seconds that only go forward; the scale of ``Request.deadline``.
+        measures: whether to find out, before work is taken and while it is done, what turns take,
+            so that finals keep their time and the load is known.
+        tracing: where to tell of each decode; none tells nobody.
     """
 
     def __init__(
@@ -60,12 +68,20 @@ class Engine:
         config: SchedulerConfig,
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        measures: bool = False,
+        tracing: Tracing | None = None,
     ) -> None:
         advised = recogniser.info.max_rows
         max_rows = min(config.max_rows, advised) if config.max_rows else advised
-        self._new_scheduler = partial(Scheduler, config, max_rows)
+        self._costs = CostMeter() if measures else None
+        self._demand = Demand(config.busy_share, max_rows, recogniser.info.default_steps)
+        self._new_scheduler = partial(Scheduler, config, max_rows, self._costs)
         self._recogniser = recogniser
         self._metrics = metrics
+        self._tracing = tracing
+        self._encoding: dict[int, float] = {}
+        """Seconds in which each live row was started, where somebody is told."""
         self._clock = clock
         self._rows = Rows(recogniser)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -77,6 +93,8 @@ class Engine:
         self._outbox: list[Outcome] = []
         self._state: EngineState = "new"
         self._error: BaseException | None = None
+        if metrics is not None:
+            metrics.watch_queue(self.queue_age)
 
     @property
     def state(self) -> EngineState:
@@ -97,6 +115,27 @@ class Engine:
         """Return how much waits and runs. Thread-safe."""
         with self._changed:
             return Load(self._scheduler.queued, self._scheduler.running)
+
+    def queue_age(self) -> float:
+        """Return for how many seconds the oldest request has waited. Thread-safe."""
+        with self._changed:
+            oldest = self._scheduler.oldest
+            return 0.0 if oldest is None else max(0.0, self._clock() - oldest)
+
+    def fits(self, sessions: int) -> int | None:
+        """Return how many sessions fit by what those inside take; none is any number. Thread-safe.
+
+        Args:
+            sessions: that are inside.
+        """
+        if self._costs is None:
+            return None
+        with self._changed:
+            self._demand.observe(self._clock(), sessions, self._scheduler.urgent_work)
+            fits = self._demand.fits(self._costs.costs)
+        if self._metrics is not None:
+            self._metrics.record_capacity(fits or 0)
+        return fits
 
     def start(self, *, wait: bool = True) -> None:
         """Start the thread, which warms the model up before it takes work.
@@ -190,6 +229,9 @@ class Engine:
     def _run(self) -> None:
         try:
             self._recogniser.warm_up()
+            if self._costs is not None:
+                self._costs.restart(measure(self._recogniser, self._clock))
+                self.fits(0)
             with self._changed:
                 if self._state == "starting":
                     self._set_state("running")
@@ -211,13 +253,14 @@ class Engine:
             outcomes = [*self._take_outbox(), *plan.dropped]
         self._deliver(outcomes)
         self._rows.release(plan.release)
-        failures = self._rows.start({each.number: each.request.utterance for each in plan.admit})
-        result = self._rows.step()
+        failures = self._start(plan.admit)
+        result = self._rows.step(plan.step)
         if plan.step and self._metrics is not None:
             self._metrics.record_step(len(plan.step))
         failures.update(result.failures)
-        for failure in failures.values():
-            _log.error("the model failed on a request", exc_info=failure)
+        for number, failure in failures.items():
+            with structlog.contextvars.bound_contextvars(session=self._stream(number)):
+                _log.error("the model failed on a request", exc_info=failure)
         # The client learns that it failed, not how: that is in the log.
         errors: dict[int, ServiceError] = {
             number: RecognitionFailed("the model failed on this audio") for number in failures
@@ -227,12 +270,29 @@ class Engine:
         self._deliver(outcomes)
         return True
 
+    def _stream(self, number: int) -> str | None:
+        with self._changed:
+            waiter = self._waiters.get(number)
+            return waiter[0].stream if waiter else None
+
+    def _start(self, admitted: Sequence[Admission]) -> dict[int, BaseException]:
+        began = self._clock()
+        failures = self._rows.start({each.number: each.request.utterance for each in admitted})
+        if self._tracing is not None:
+            self._encoding |= dict.fromkeys(
+                (each.number for each in admitted), self._clock() - began
+            )
+        return failures
+
     def _wait_for_work(self) -> bool:
         """Wait, the condition held, until there is something to do; false when closed."""
-        while self._state != "closed" and self._scheduler.is_idle and not self._outbox:
+        while self._state != "closed" and not self._outbox:
+            pause = self._scheduler.pause(self._clock())
+            if pause == 0:
+                break
             if self._metrics is not None:
                 self._metrics.record_idle()
-            self._changed.wait()
+            self._changed.wait(pause)
         return self._state != "closed"
 
     def _all_replied(self) -> bool:
@@ -278,21 +338,43 @@ class Engine:
                 if request is None or callback is None:
                     continue
                 self._delivering += 1
-            for receive in (callback, self._record):
+            encoding = self._encoding.pop(outcome.number, 0.0)
+            for receive in (callback, self._record, partial(self._trace, encoding)):
                 try:
                     receive(outcome.reply)
                 except BaseException:  # The receiver's defect; the other replies go on.
-                    _log.exception("the reply to %s/%d failed", request.stream, request.segment)
+                    with structlog.contextvars.bound_contextvars(session=request.stream):
+                        _log.exception("the reply to %s/%d failed", request.stream, request.segment)
             with self._changed:
                 self._delivering -= 1
                 if self._all_replied():
                     self._changed.notify_all()
 
+    def _trace(self, encoding: float, reply: Reply) -> None:
+        if self._tracing is None or not isinstance(reply, Decoded):
+            return
+        request = reply.request
+        self._tracing.record(
+            Decode(
+                session=request.stream,
+                segment=request.segment,
+                revision=request.revision,
+                is_final=request.is_final,
+                audio_seconds=len(request.utterance.pcm) / SAMPLE_RATE,
+                queue_seconds=reply.queue_ms / 1000,
+                encode_seconds=encoding,
+                steps_seconds=max(0.0, reply.decode_ms / 1000 - encoding),
+                steps=reply.hypothesis.step,
+            )
+        )
+
     def _record(self, reply: Reply) -> None:
         if self._metrics is None:
             return
         match reply:
-            case Decoded(request, _, queue_ms, decode_ms):
+            case Decoded(request, hypothesis, queue_ms, decode_ms):
+                if hypothesis.is_guarded:
+                    self._metrics.record_guard_hit(is_final=request.is_final)
                 self._metrics.record_decoded(
                     is_final=request.is_final,
                     queue_seconds=queue_ms / 1000,

@@ -32,11 +32,20 @@ class Request:
     utterance: Utterance = field(compare=False, repr=False)
     deadline: float | None = None
     """Seconds on the engine's clock after which the request must not begin; none is never."""
+    is_likely: bool = False
+    """Whether a partial is of a whole segment, and will be its final if nobody speaks on."""
+    is_live: bool = True
+    """Whether somebody waits for just this; a file's segments are waited for together."""
 
     @property
     def key(self) -> RequestKey:
         """Stream and segment."""
         return (self.stream, self.segment)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a speaker's final depends on it."""
+        return self.is_live and (self.is_final or self.is_likely)
 
 
 @dataclass(frozen=True, slots=True)

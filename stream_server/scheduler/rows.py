@@ -64,14 +64,21 @@ class Rows:
                 failures[number] = failure
         return failures
 
-    def step(self) -> StepResult:
-        """Run one denoising step on every row; finished and lost rows are released."""
+    def step(self, numbers: Iterable[int]) -> StepResult:
+        """Run one denoising step on rows; finished and lost ones are released.
+
+        Args:
+            numbers: of the rows; those without a row are passed over.
+        """
         result = StepResult()
-        batch = [number for number, live in self._live.items() if not live.is_suspect]
+        live = [number for number in numbers if number in self._live]
+        batch = [number for number in live if not self._live[number].is_suspect]
         failure = self._try_step(batch, result)
         if failure is not None:
             self._isolate(batch, failure, result)
-        suspects = [number for number, live in self._live.items() if live.is_suspect]
+        suspects = [
+            number for number in live if number in self._live and self._live[number].is_suspect
+        ]
         for number in suspects:
             failure = self._try_step([number], result)
             if failure is not None:

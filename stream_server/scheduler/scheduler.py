@@ -1,7 +1,7 @@
 """Decides, between two denoising steps, which requests share the next one.
 
 Pure: no asyncio, no torch, no clock (``now`` is an argument, seconds). The scheduler knows keys,
-revisions and deadlines; it knows nothing of audio, rows of tensors, threads or clients.
+revisions, deadlines and what turns take; it knows nothing of sound, tensors, threads or clients.
 
 The rules:
 
@@ -10,6 +10,7 @@ The rules:
   partial that comes after its final, or still runs when its final is done, is dropped.
 * Finals go before partials, the earliest due first. While finals wait and partials fill the rows,
   a partial is evicted: see :meth:`Scheduler._evict`.
+* What nobody waits for shares a turn with finals as far as ``sharing`` lets it; else it is paused.
 * A segment has at most one partial in the rows, so its revisions come in order.
 * A partial that turns out to have been of the whole segment can be made its final on the way.
 * The queue is bounded. Partials are refused first; the reserve is for finals.
@@ -18,12 +19,14 @@ The rules:
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from stream_server.config import SchedulerConfig
 from stream_server.errors import DeadlineExceeded, Overloaded, ServiceError
-from stream_server.recogniser.interface import Hypothesis
+from stream_server.recogniser.interface import SAMPLE_RATE, Hypothesis
+from stream_server.scheduler.costs import CostMeter
 from stream_server.scheduler.request import (
     Decoded,
     Dropped,
@@ -33,6 +36,7 @@ from stream_server.scheduler.request import (
     Request,
     RequestKey,
 )
+from stream_server.scheduler.sharing import Sharing
 
 FINAL_PATIENCE = 5.0
 """Seconds after which a final without a deadline counts as due.
@@ -78,7 +82,7 @@ class Plan:
     admit: tuple[Admission, ...]
     """Requests that get a row, the most urgent first."""
     step: tuple[int, ...]
-    """Numbers of all rows of the next step, the admitted among them."""
+    """Numbers of the rows of the next step, the admitted among them; other rows are paused."""
     dropped: tuple[Outcome, ...]
     """Cancelled, replaced and expired requests."""
 
@@ -98,6 +102,11 @@ class _Job:
     leave: DropReason | None = None
     """Why a row must be given up at the next boundary."""
 
+    @property
+    def seconds(self) -> float:
+        """Of its audio."""
+        return len(self.request.utterance.pcm) / SAMPLE_RATE
+
     def outcome(self, reason: DropReason) -> Outcome:
         return Outcome(self.number, Dropped(self.request, reason))
 
@@ -108,13 +117,17 @@ class Scheduler:
     Args:
         config: bounds and deadlines; its ``max_rows`` is not read here.
         max_rows: utterances in one denoising step, at least 1.
+        costs: what turns take, kept current here; none lets everything share every turn.
     """
 
-    def __init__(self, config: SchedulerConfig, max_rows: int) -> None:
+    def __init__(
+        self, config: SchedulerConfig, max_rows: int, costs: CostMeter | None = None
+    ) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows={max_rows} is not at least 1")
         self._config = config
         self._max_rows = max_rows
+        self._sharing = Sharing(config.busy_share, max_rows, costs)
         self._next_number = 0
         self._finals: dict[int, _Job] = {}
         self._partials: dict[RequestKey, _Job] = {}
@@ -134,6 +147,24 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         return not (self._finals or self._partials or self._rows)
+
+    @property
+    def urgent_work(self) -> float:
+        """Seconds of the engine that finals ever took, if its turns had been full."""
+        return self._sharing.load.total
+
+    @property
+    def oldest(self) -> float | None:
+        """When what waits longest came; none where nothing waits."""
+        return min((job.arrived for job in self._queue()), default=None)
+
+    def pause(self, now: float) -> float | None:
+        """Return how many seconds nothing is to be done; none where nothing waits or runs."""
+        if self.is_idle:
+            return None
+        if self._rows or any(job.request.is_urgent for job in self._queue()):
+            return 0.0
+        return max(0.0, self._sharing.free_at - now)
 
     def submit(self, request: Request, now: float) -> Submission:
         """Take a request into the queue.
@@ -201,13 +232,27 @@ class Scheduler:
         dropped = self._expire(now)
         release, left = self._collect_leavers()
         dropped += left
-        finals = heapq.nsmallest(self._max_rows, self._finals.values(), key=_urgency)
-        evicted, lost = self._evict(len(finals) - (self._max_rows - len(self._rows)))
+        urgent = self._eligible(is_urgent=True)
+        finals = sum(job.request.is_final for job in urgent)
+        evicted, lost = self._evict(finals - (self._max_rows - len(self._rows)))
         release += evicted
         dropped += lost
-        admit = self._admit(finals, now)
-        admit += self._admit(self._eligible_partials(), now)
-        return Plan(tuple(release), tuple(admit), tuple(self._rows), tuple(dropped))
+        rest = [job for job in self._rows.values() if not job.request.is_urgent]
+        running = [job for job in self._rows.values() if job.request.is_urgent]
+        admit = self._admit(urgent, now)
+        self._sharing.begin(
+            now,
+            (job.request.stream for job in running),
+            ((job.request.stream, job.seconds) for job in admit),
+        )
+        rest = [job for job in rest if self._sharing.takes()]
+        waiting = self._eligible(is_urgent=False)
+        more = self._admit((job for job in waiting if self._sharing.takes(job.seconds)), now)
+        admit += more
+        rest += more
+        step = sorted(job.number for job in {*running, *admit, *rest})
+        admissions = tuple(Admission(job.number, job.request) for job in admit)
+        return Plan(tuple(release), admissions, tuple(step), tuple(dropped))
 
     def complete(
         self,
@@ -222,6 +267,7 @@ class Scheduler:
             failures: by number, of the rows that are lost.
             now: seconds.
         """
+        self._sharing.end(now)
         ended: list[tuple[_Job, Reply]] = []
         for number, error in failures.items():
             job = self._rows.pop(number, None)
@@ -337,23 +383,26 @@ class Scheduler:
                 self._partials[job.request.key] = job
         return [job.number for job in victims], outcomes
 
-    def _eligible_partials(self) -> list[_Job]:
-        free = self._max_rows - len(self._rows)
-        if not free:
-            return []
+    def _eligible(self, *, is_urgent: bool) -> list[_Job]:
+        """Return what waits and may have a row, the first to get one first."""
         running = {job.request.key for job in self._rows.values()}
-        waiting = (job for job in self._partials.values() if job.request.key not in running)
-        return heapq.nsmallest(free, waiting, key=_urgency)
+        waiting = (
+            job
+            for job in self._queue()
+            if job.request.is_urgent is is_urgent
+            and (job.request.is_final or job.request.key not in running)
+        )
+        return heapq.nsmallest(
+            self._max_rows, waiting, key=lambda job: (not job.request.is_final, *_urgency(job))
+        )
 
-    def _admit(self, jobs: Iterable[_Job], now: float) -> list[Admission]:
-        admitted = []
-        for job in jobs:
-            if len(self._rows) == self._max_rows:
-                break
+    def _admit(self, jobs: Iterable[_Job], now: float) -> list[_Job]:
+        admitted: list[_Job] = []
+        for job in itertools.islice(jobs, self._max_rows - len(self._rows)):
             self._unqueue(job)
             job.begun = now
             self._rows[job.number] = job
-            admitted.append(Admission(job.number, job.request))
+            admitted.append(job)
         return admitted
 
     def _end_partials_of(self, request: Request) -> None:

@@ -29,12 +29,18 @@ _PREROLL = 15 * FRAME
 """Samples kept before the first speech frame (300 ms)."""
 _TAIL = 10 * FRAME
 """Samples kept after the last speech frame (200 ms), not the whole pause that proved the end."""
+_SHORT_TAIL = 5 * FRAME
+"""The same (100 ms) where the pause that proves an end is short. No segment can be decoded before
+its tail was heard: a tail as long as the pause would leave no time to decode ahead of the end. The
+closure of a plosive is shorter, so few pauses inside a word are taken for a likely end."""
 _LIKELY = 15 * FRAME
 """Samples (300 ms) before a pause is long enough from which on it is likely to become so."""
 _RECENT = 5
 """Frames looked at to decide whether running speech goes on."""
 _RECENT_SPEECH = 2
 """Speech frames among them that let it go on: a lone click does not keep a segment open."""
+_PAUSE = 1e-4
+"""Power of what stands for a pause, at most, as a share of the speech before it (-40 dB)."""
 _SMOOTHING = 5
 """Frames (100 ms) over which loudness is averaged to find a quiet point: longer than the closure
 of a plosive, so a word is not cut in its middle."""
@@ -69,11 +75,34 @@ class Segment:
     pcm: Pcm
     is_final: bool
     """Whether nothing can be added to it any more."""
+    missing: int = 0
+    """Samples of silence that would have belonged to it, had the stream gone on."""
 
     @property
     def end(self) -> int:
         """Samples; the position after the last one."""
         return self.start + len(self.pcm)
+
+    def with_pause(self, longest: int) -> Pcm:
+        """Return the audio as if the stream had gone on in silence: with what is missing.
+
+        A last word right at the end of the audio is heard less well. Digital silence would be a
+        sound of its own, so it is the quietest 20 ms of the segment, to and fro.
+
+        Args:
+            longest: Samples that it may have.
+        """
+        missing = min(self.missing, longest - len(self.pcm))
+        frames = self.pcm[: len(self.pcm) // FRAME * FRAME].reshape(-1, FRAME)
+        if missing <= 0 or not len(frames):
+            return self.pcm
+        power = np.square(frames, dtype=np.float64).mean(axis=1)
+        quiet = frames[int(power.argmin())]
+        # Where speech has no pause at all, its quietest part is speech too.
+        loudest = _PAUSE * float(power.mean())
+        gain = min(1.0, (loudest / max(float(power.min()), 1e-12)) ** 0.5)
+        there_and_back = np.concatenate([quiet, quiet[::-1]]) * np.float32(gain)
+        return np.concatenate([self.pcm, np.resize(there_and_back, missing)])
 
 
 SegmentEvent = SpeechStarted | SpeechEnded | Segment
@@ -129,13 +158,24 @@ class Segmenter:
         self._history_mask = (1 << max(self._onset_window, _RECENT)) - 1
         self._keep = min(_RECENT_SPEECH, self._onset)
         self._hangover = max(1, _frames(endpointing.silence_ms)) * FRAME
-        self._tail = min(_TAIL, self._hangover)
+        self._tail = min(_TAIL, max(_SHORT_TAIL, self._hangover - _LIKELY), self._hangover)
         frames = endpointing.max_segment_ms * SAMPLE_RATE // (1000 * FRAME)
         self._longest = max(_SMOOTHING * 3, frames) * FRAME
         if self._running is not None:
             heard = self._position - self._running.start
             shortest = min(self._running.longest, -(-heard // (2 * FRAME)) * 3 * FRAME)
             self._running.longest = max(self._longest, shortest)
+
+    def go_on(self, before: Sequence[float]) -> list[SegmentEvent]:
+        """Begin in the middle of speech that was cut here; call before anything is fed.
+
+        Args:
+            before: Probability of speech of the last frames before.
+        """
+        for probability in before:
+            self._remember(probability >= _THRESHOLD)
+        self._running = _Running(self._position, self._longest, speech_end=self._position)
+        return [SpeechStarted(self._number, self._position)]
 
     @property
     def position(self) -> int:
@@ -169,7 +209,7 @@ class Segmenter:
         for probability in speech:
             self._position += FRAME
             is_speech = probability >= _THRESHOLD
-            self._history = (self._history << 1 | is_speech) & self._history_mask
+            self._remember(is_speech)
             if self._running is not None:
                 self._go_on(self._running, is_speech, events)
             elif is_speech:
@@ -181,7 +221,8 @@ class Segmenter:
         """End the running segment here, if there is one, and return its events."""
         events: list[SegmentEvent] = []
         if self._running is not None:
-            self._end(self._running, self._heard_end(self._running), events)
+            running = self._running
+            self._end(running, self._heard_end(running), events, self._missing(running))
             self._forget()
         return events
 
@@ -211,6 +252,9 @@ class Segmenter:
             return None
         return running.speech_end + self._tail
 
+    def _remember(self, is_speech: bool) -> None:
+        self._history = (self._history << 1 | is_speech) & self._history_mask
+
     def _listen(self, events: list[SegmentEvent]) -> None:
         recent = self._history & ((1 << self._onset_window) - 1)
         if recent.bit_count() < self._onset:
@@ -238,8 +282,17 @@ class Segmenter:
             return self._position  # the first frames of a word, perhaps
         return min(running.speech_end + self._tail, self._position)
 
-    def _end(self, running: _Running, end: int, events: list[SegmentEvent]) -> None:
-        self._emit(running.start, end, min(running.speech_end, end), events)
+    def _missing(self, running: _Running) -> int:
+        """How much of the tail has not been heard."""
+        pause = (self._position - running.speech_end) // FRAME
+        newest = self._history & -self._history
+        silent = min(pause, newest.bit_length() - 1) if newest else pause
+        return max(0, self._tail - silent * FRAME)
+
+    def _end(
+        self, running: _Running, end: int, events: list[SegmentEvent], missing: int = 0
+    ) -> None:
+        self._emit(running.start, end, min(running.speech_end, end), events, missing)
         self._running = None
         # What was heard after the end may be the first frames of the next word; what was heard
         # before it is spent.
@@ -256,9 +309,12 @@ class Segmenter:
             events.append(SpeechStarted(self._number, cut))
             running.start, running.longest = cut, self._longest
 
-    def _emit(self, start: int, end: int, speech_end: int, events: list[SegmentEvent]) -> None:
+    def _emit(
+        self, start: int, end: int, speech_end: int, events: list[SegmentEvent], missing: int = 0
+    ) -> None:
         events.append(SpeechEnded(self._number, speech_end))
-        events.append(Segment(self._number, start, self._audio.read(start, end), is_final=True))
+        pcm = self._audio.read(start, end)
+        events.append(Segment(self._number, start, pcm, is_final=True, missing=missing))
         self._number += 1
         self._floor = end
 

@@ -6,6 +6,9 @@ shaped like speech. Periodicity says whether there was a voice just now: clatter
 none, and every syllable has a vowel. Speech is what the floor and the detector agree on near a
 voice, or a clear voice that the detector missed.
 
+None of them remembers more than 20 s, and what they count they count on the media clock: a stream
+that is resumed with so much audio from before hears what it would have heard without the break.
+
 The only file that imports ``webrtcvad``. Belongs off the event loop; one instance per channel. What
 is arithmetic is done for many channels in one go: a call of numpy costs as much as its work on a
 tenth of a second of one channel, and lets go of the interpreter lock only to wait for it again.
@@ -37,6 +40,12 @@ _SLOPE = 1.5
 _CERTAIN = 6.0
 """Slopes from the margin at which the floor's answer is certain."""
 
+_PERIOD = 800
+"""Frames (16 s) of the media clock after which a new detector of WebRTC's is begun: each remembers
+all that it ever heard."""
+_WARM_UP = 200
+"""Frames (4 s) that it listens before it takes over: twice what its own noise estimate looks at."""
+
 _DECIMATION = 4
 """Periodicity is looked for at 4 kHz, where pitch and the first formant are."""
 _SHORT = FRAME // _DECIMATION
@@ -63,16 +72,18 @@ class Vad:
 
     Args:
         aggressiveness: 0 to 3 of WebRTC's detector; higher takes less for speech.
+        position: Samples; the media-clock position of the first sample that will be fed.
     """
 
-    def __init__(self, aggressiveness: int = 2) -> None:
-        self._detector = webrtcvad.Vad(aggressiveness)
+    def __init__(self, aggressiveness: int = 2, position: int = 0) -> None:
+        frame = position // FRAME
+        self._detector = _Detector(aggressiveness, frame)
         self._rest: Pcm = np.empty(0, np.float32)
         self._before: Pcm = np.zeros(_SHORT, np.float32)
         """The last frame, decimated."""
         self._voice = 0.0
         """Periodicity of the last frames, fading."""
-        self._floor = _Floor()
+        self._floor = _Floor(frame)
 
     @property
     def pending(self) -> int:
@@ -114,7 +125,7 @@ class Vad:
         for index, level in enumerate(levels):
             stands_out = (level - adapt(level) - _MARGIN) / _SLOPE
             # The detector adapts too, so it hears every frame.
-            flagged = hears(data[index * size : (index + 1) * size], SAMPLE_RATE)
+            flagged = hears(data[index * size : (index + 1) * size])
             own = voices[index]
             voice = max(own, voice * _HOLD)
             if stands_out < -_CERTAIN:
@@ -128,13 +139,45 @@ class Vad:
         return tuple(scores)
 
 
-class _Floor:
-    """How loud it is when nobody talks: the quietest frame of the last seconds."""
+class _Detector:
+    """WebRTC's detector with an end to its memory.
 
-    def __init__(self) -> None:
+    Args:
+        aggressiveness: 0 to 3.
+        frame: Number of the first frame on the media clock.
+    """
+
+    def __init__(self, aggressiveness: int, frame: int) -> None:
+        self._aggressiveness = aggressiveness
+        self._frame = frame
+        self._current = webrtcvad.Vad(aggressiveness)
+        self._successor: webrtcvad.Vad | None = None
+
+    def is_speech(self, data: bytes) -> bool:
+        """Say whether a frame of 16-bit samples is shaped like speech."""
+        flagged: bool = self._current.is_speech(data, SAMPLE_RATE)
+        phase = self._frame % _PERIOD
+        self._frame += 1
+        if phase == 0:
+            self._successor = webrtcvad.Vad(self._aggressiveness)
+        if self._successor is not None:
+            self._successor.is_speech(data, SAMPLE_RATE)
+            if phase == _WARM_UP - 1:
+                self._current, self._successor = self._successor, None
+        return flagged
+
+
+class _Floor:
+    """How loud it is when nobody talks: the quietest frame of the last seconds.
+
+    Args:
+        frame: Number of the first frame on the media clock.
+    """
+
+    def __init__(self, frame: int) -> None:
         self._minima = [_QUIETEST] * _WINDOWS
         self._minimum = math.inf
-        self._counted = 0
+        self._counted = frame % _WINDOW
         self._level = _QUIETEST
 
     def adapt(self, level: float) -> float:

@@ -22,12 +22,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
     ClientMessage,
     Error,
     Final,
+    Flush,
+    Flushed,
     Limits,
     Partial,
     ServerMessage,
@@ -41,6 +44,7 @@ from stream_server.errors import (
     BadAudio,
     DeadlineExceeded,
     Draining,
+    LimitReached,
     Overloaded,
     ServiceError,
     error_message,
@@ -49,12 +53,14 @@ from stream_server.errors import (
 from stream_server.metrics import Metrics, SessionOutcome
 from stream_server.recogniser.interface import SAMPLE_RATE, RecogniserInfo
 from stream_server.scheduler.request import Dropped, Failed, Reply, Request
+from stream_server.session.allowance import Allowance, Meter, unmetered
 from stream_server.session.batcher import IntakeBatcher
 from stream_server.session.effects import Cancel, Close, Effect, Promote, Send, Submit
 from stream_server.session.inbox import Inbox, Item
 from stream_server.session.intake import Frames, Intake
 from stream_server.session.outbox import Outbox
 from stream_server.session.session import Session, SessionPolicy, State
+from stream_server.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +78,7 @@ _LINGER_SECONDS = 5.0
 """What a slow client gets to take the last messages."""
 _CONTAINER_BYTES_PER_MS = 32
 """256 kbit/s: more than any recorder's Opus."""
+_NO_AUDIO = np.zeros(0, np.float32)
 _SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
 
 
@@ -132,6 +139,8 @@ class Services:
     """Set when the server wants to stop: running sessions are told, new ones refused."""
     audience: Audience | None = None
     """Hears every session."""
+    tracing: Tracing | None = None
+    """Told of every session."""
     batcher: IntakeBatcher = field(init=False)
     """The sessions' way to the executor."""
 
@@ -139,7 +148,9 @@ class Services:
         object.__setattr__(self, "batcher", IntakeBatcher(self.executor))
 
 
-async def run_session(peer: Peer, services: Services, session_id: str) -> None:
+async def run_session(
+    peer: Peer, services: Services, session_id: str, meter: Meter = unmetered
+) -> None:
     """Serve one client from its first message to the close.
 
     Never raises for what the client or the engine does; those end as messages to the client.
@@ -148,12 +159,13 @@ async def run_session(peer: Peer, services: Services, session_id: str) -> None:
         peer: The client.
         services: What the server shares.
         session_id: Unique among the sessions of the engine.
+        meter: What the client may send in all.
     """
     try:
         start = await _receive_start(peer, services)
         if start is None:
             return
-        driver = _Driver(peer, services, session_id, start)
+        driver = _Driver(peer, services, session_id, start, meter)
     except Exception as error:
         services.metrics.record_session_refused()
         await _refuse(peer, services, error)
@@ -193,6 +205,12 @@ def _fatal(error: Exception) -> Error:
     return msgspec.structs.replace(error_message(error), fatal=True)
 
 
+def _leads(start: Start) -> list[int]:
+    """Return the samples of each channel that the client sends again and has finals for."""
+    resume = start.resume
+    return [each.covered - resume.position for each in resume.channels or ()] if resume else []
+
+
 @dataclass(frozen=True, slots=True)
 class _Ending:
     """How a session ends."""
@@ -201,12 +219,16 @@ class _Ending:
     code: int = 1000
     reason: str = ""
     message: Error | None = None
+    is_deaf: bool = False
+    """Whether the client takes nothing any more."""
 
 
 class _Driver:
     """One running session."""
 
-    def __init__(self, peer: Peer, services: Services, session_id: str, start: Start) -> None:
+    def __init__(
+        self, peer: Peer, services: Services, session_id: str, start: Start, meter: Meter
+    ) -> None:
         self._peer = peer
         self._services = services
         self._id = session_id
@@ -220,6 +242,7 @@ class _Driver:
         self._stopwatch = _Stopwatch(services.metrics)
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
+        self._allowance = Allowance(services.limits, meter, self._heard, _leads(start))
         self._progress = asyncio.Event()
         self._end: asyncio.Future[_Ending] = self._loop.create_future()
 
@@ -227,11 +250,15 @@ class _Driver:
         """Serve until the end, then leave nothing behind."""
         metrics = self._services.metrics
         metrics.record_session_started()
+        tracing = self._services.tracing
+        if tracing is not None:
+            tracing.begin_session(self._id)
+        _log.info("session began")
         outcome: SessionOutcome = "failed"
         try:
             async with asyncio.TaskGroup() as tasks:
                 parts = [self._read, self._process, self._write, self._retry]
-                parts += [self._watch_idle, self._watch_draining]
+                parts += [self._watch_idle, self._watch_open, self._watch_draining]
                 running = [tasks.create_task(self._guard(part)) for part in parts]
                 self._perform(self._session.open())
                 ending = await self._end
@@ -247,6 +274,9 @@ class _Driver:
             if self._services.audience is not None:
                 self._services.audience.leave(self._id)
             metrics.record_session_ended(outcome)
+            _log.info("session ended: %s", outcome)
+            if tracing is not None:
+                tracing.end_session(self._id, outcome)
 
     # --- the parts, each a task -----------------------------------------------------------------
 
@@ -282,6 +312,9 @@ class _Driver:
             return
         match item:
             case bytes():
+                if self._session.state is not State.STREAMING:
+                    # Before it is decoded: what a decoder that has finished would say is no answer.
+                    self._session.receive_audio(0, _NO_AUDIO, ())
                 await self._take_audio(self._services.batcher.feed(self._intake, item))
             case Exception():
                 raise item
@@ -296,21 +329,23 @@ class _Driver:
                 if not self._session.is_failing:
                     self._perform(self._session.receive_message(item))
             case _:
+                if isinstance(item, Flush):
+                    self._stopwatch.flush(self._loop.time())
                 self._perform(self._session.receive_message(item))
 
     async def _take_audio(self, work: Awaitable[list[Frames]]) -> None:
         try:
-            frames = await work
-        except BadAudio as error:
+            for each in await work:
+                if self._session.is_failing:
+                    return
+                self._allowance.hear(each.channel, each.samples, self._loop.time())
+                self._services.metrics.record_audio(each.samples / SAMPLE_RATE)
+                self._perform(
+                    self._session.receive_audio(each.channel, each.pcm, each.speech, each.samples)
+                )
+        except (BadAudio, LimitReached) as error:
             self._perform(self._session.fail(error))
             return
-        for each in frames:
-            if self._session.is_failing:
-                return
-            self._services.metrics.record_audio(each.samples / SAMPLE_RATE)
-            self._perform(
-                self._session.receive_audio(each.channel, each.pcm, each.speech, each.samples)
-            )
         if self._intake.notice != self._notice and self._intake.notice is not None:
             self._notice = self._intake.notice
             self._perform(self._session.notify("audio_adjusted", self._notice))
@@ -329,14 +364,15 @@ class _Driver:
     async def _write(self) -> None:
         try:
             await self._outbox.send_all(self._send, self._progress.set)
+        except TimeoutError:
+            error = DeadlineExceeded("the client takes nothing of what it is sent")
+            self._finish(_Ending("failed", wire_error(error).close_code, "timeout", is_deaf=True))
         except Exception:
-            _log.debug("session %s: the client cannot be reached", self._id, exc_info=True)
+            _log.debug("the client cannot be reached", exc_info=True)
             self._finish(_Ending("disconnected"))
 
     async def _send(self, message: ServerMessage) -> None:
-        # A client that takes nothing at all for as long as a silent one may live is gone too.
-        idle_ms = self._services.limits.idle_timeout_ms
-        async with asyncio.timeout(idle_ms / 1000 if idle_ms else None):
+        async with asyncio.timeout(self._services.limits.send_timeout_ms / 1000):
             await self._peer.send(message)
         self._stopwatch.record(message, self._loop.time())
 
@@ -370,6 +406,13 @@ class _Driver:
                     f"no message for {timeout:g} s; send audio, also silence, or `stop`"
                 )
             await asyncio.sleep(left if left > 0 else timeout)
+
+    async def _watch_open(self) -> None:
+        limit = self._services.limits.max_open_ms / 1000
+        if limit:
+            await asyncio.sleep(limit)
+            text = f"a session may be open for {limit:g} s; connect again with `resume` to go on"
+            self._perform(self._session.fail(LimitReached(text)))
 
     async def _watch_draining(self) -> None:
         if self._services.draining is not None:
@@ -445,7 +488,7 @@ class _Driver:
             self._finish(_Ending("failed", code, message.code, message))
 
     async def _close(self, ending: _Ending) -> None:
-        if ending.outcome != "disconnected":
+        if ending.outcome != "disconnected" and not ending.is_deaf:
             if ending.message is not None:
                 self._say(ending.message)
             with contextlib.suppress(TimeoutError):
@@ -457,19 +500,24 @@ class _Driver:
 
 
 class _Stopwatch:
-    """Measures what people wait for: the first partial, and the final."""
+    """Measures what people wait for: the first partial, the final, the answer to a flush."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._started: dict[int, float] = {}
         self._ended: dict[int, float] = {}
+        self._flushes: deque[float] = deque()
+
+    def flush(self, now: float) -> None:
+        """Take note that a ``flush`` came ``now`` (seconds)."""
+        self._flushes.append(now)
 
     def start(self, message: ServerMessage, position: int, now: float) -> None:
         """Take note of an event at ``position`` (samples), ``now`` (seconds)."""
         if isinstance(message, SpeechStarted):
             self._started[message.segment] = now - (position - message.at) / SAMPLE_RATE
         elif isinstance(message, SpeechEnded):
-            self._ended[message.segment] = now
+            self._ended[message.segment] = now - (position - message.at) / SAMPLE_RATE
 
     def record(self, message: ServerMessage, now: float) -> None:
         """Take note of a message that was sent ``now`` (seconds)."""
@@ -481,7 +529,9 @@ class _Stopwatch:
             self._started.pop(message.segment, None)
             ended = self._ended.pop(message.segment, None)
             if ended is not None:
-                self._metrics.record_final_latency(now - ended)
+                self._metrics.record_final_latency(max(0.0, now - ended))
+        elif isinstance(message, Flushed) and self._flushes:
+            self._metrics.record_finalised(now - self._flushes.popleft())
         elif isinstance(message, Error):
             self._metrics.record_error(message.code)
 

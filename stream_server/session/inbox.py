@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from stream_protocol.messages import ClientMessage
 
 Item = bytes | ClientMessage | Exception
@@ -19,13 +21,24 @@ _OVERHEAD = 64
 """Bytes that any item counts for at least, so that a flood of small ones fills the queue too."""
 
 
+def _size(item: Item) -> int:
+    """Return the bytes of an item; a text in a control message may be long, too."""
+    match item:
+        case bytes():
+            return len(item)
+        case Exception():
+            return 0
+        case _:
+            return len(msgspec.json.encode(item))
+
+
 class Inbox:
     """A queue of items.
 
     Args:
         batch_bytes: Bytes of audio that are worth waking up for.
         batch_seconds: Seconds that audio waits at most to become as much.
-        full_bytes: Bytes of audio from which on there is no room.
+        full_bytes: Bytes, of audio and of messages, from which on there is no room.
     """
 
     def __init__(self, batch_bytes: int, batch_seconds: float, full_bytes: int) -> None:
@@ -47,12 +60,10 @@ class Inbox:
     def put(self, item: Item) -> None:
         """Add an item; the caller has awaited :meth:`room` before it read it."""
         self._items.append(item)
-        self._bytes += _OVERHEAD
-        size = len(item) if isinstance(item, bytes) else None
-        self._bytes += size or 0
+        self._bytes += _OVERHEAD + _size(item)
         if self._bytes >= self._full_bytes:
             self._room.clear()
-        if self._bytes >= self._batch_bytes or size is None:
+        if self._bytes >= self._batch_bytes or not isinstance(item, bytes):
             self._ripe.set()
         elif self._timer is None:
             loop = asyncio.get_running_loop()

@@ -45,6 +45,7 @@ class Intake:
             start.encoding, start.sample_rate, start.channels, start.channel_mode
         )
         self._aggressiveness = aggressiveness
+        self._origin = start.resume.position if start.resume else 0
         self._detectors: list[Vad] = []
 
     @property
@@ -82,7 +83,7 @@ class Intake:
         """Return the samples of each channel with its detector."""
         # Made when first heard: a container says how many channels it has only in its header.
         while len(self._detectors) < len(channels):
-            self._detectors.append(Vad(self._aggressiveness))
+            self._detectors.append(Vad(self._aggressiveness, self._origin))
         return list(zip(self._detectors, channels, strict=False))
 
     def _decode(self, data: bytes) -> list[tuple[Vad, Pcm]]:

@@ -43,6 +43,7 @@ from stream_server.recogniser.interface import SAMPLE_RATE, Pcm, RecogniserInfo,
 from stream_server.scheduler.request import Decoded, Reply, Request
 from stream_server.segmenter.segmenter import FRAME, Segment, Segmenter, SegmentEvent, SpeechStarted
 from stream_server.session.effects import Cancel, Close, Effect, Promote, Send, Submit
+from stream_server.session.lead import Lead
 from stream_server.session.reports import (
     failed_final,
     final_message,
@@ -142,6 +143,7 @@ class _Channel:
     segmenter: Segmenter
     received: int
     """Samples."""
+    lead: Lead
     segments: deque[_OpenSegment] = field(default_factory=deque)
     """Oldest first; only the newest can be running."""
 
@@ -181,6 +183,9 @@ class Session:
         self._interval = start.partial_interval_ms * _MILLISECOND
         self._origin = start.resume.position if start.resume else 0
         self._next_number = start.resume.segment if start.resume else 0
+        self._places = start.resume.channels if start.resume else None
+        self._begin = min((each.covered for each in self._places or ()), default=self._origin)
+        """Samples; where the audio begins that counts for the limit of a session."""
         self._acknowledged = self._origin
         self._channels: dict[int, _Channel] = {}
         self._pending: dict[int, _Channel] = {}
@@ -252,14 +257,14 @@ class Session:
         source = self._channel(channel)
         longest = self._policy.limits.max_session_ms * _MILLISECOND
         if longest:
-            left = max(0, longest - (source.received - self._origin)) // FRAME
+            left = max(0, longest - (source.received - self._begin)) // FRAME
             pcm, speech = pcm[: left * FRAME], speech[:left]
         source.received += len(pcm) if samples is None else min(samples, len(pcm))
-        effects = self._apply(source, source.segmenter.feed(pcm, speech))
+        effects = self._apply(source, _segment(source, pcm, speech))
         effects += self._request_partial(source)
         if self.position - self._acknowledged >= _ACK_INTERVAL:
             effects.append(self._acknowledge())
-        if longest and self.position - self._origin > longest - FRAME:
+        if longest and self.position - self._begin > longest - FRAME:
             text = f"a session may have {self._policy.limits.max_session_ms} ms of audio; "
             effects += self.fail(LimitReached(text + "connect again with `resume` to go on"))
         return effects
@@ -339,12 +344,16 @@ class Session:
     def _channel(self, index: int) -> _Channel:
         # Made when first heard: a container says how many channels it has only in its header.
         if index not in self._channels:
-            segmenter = Segmenter(self._endpointing, self._origin)
-            self._channels[index] = _Channel(index, segmenter, self._origin)
+            # A container may hold more channels than `start` says.
+            places = dict(enumerate(self._places or ()))
+            lead = Lead(self._origin, places.get(index))
+            segmenter = Segmenter(self._endpointing, lead.end)
+            self._channels[index] = _Channel(index, segmenter, self._origin, lead)
         return self._channels[index]
 
     def _apply(self, channel: _Channel, events: Sequence[SegmentEvent]) -> list[Effect]:
         effects: list[Effect] = []
+        finals: list[Effect] = []
         for event in events:
             if isinstance(event, SpeechStarted):
                 segment = _OpenSegment(self._next_number, heard=event.at)
@@ -354,11 +363,12 @@ class Session:
                 continue
             segment = channel.segments[-1]
             if isinstance(event, Segment):
-                effects += self._request_final(channel, segment, event)
+                finals += self._request_final(channel, segment, event)
             else:
                 at = min(event.at, channel.received)
                 effects.append(Send(SpeechEndedMessage(segment.number, channel.index, at)))
-        return effects
+        # Last: whoever has the final of speech that was cut knows that it went on.
+        return effects + finals
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -389,17 +399,23 @@ class Session:
         if audio is None:
             return []
         effects: list[Effect] = [Cancel(segment.number)] if segment.in_flight else []
-        submit = self._submit_partial(segment, audio, self._steps, ())
+        submit = self._submit_partial(segment, audio, self._steps, (), is_likely=True)
         segment.guess = _Guess(submit.request, end)
         return [*effects, submit]
 
     def _submit_partial(
-        self, segment: _OpenSegment, audio: Segment, steps: int, draft: tuple[int, ...]
+        self,
+        segment: _OpenSegment,
+        audio: Segment,
+        steps: int,
+        draft: tuple[int, ...],
+        *,
+        is_likely: bool = False,
     ) -> Submit:
         if segment.transcript is None:
             segment.transcript = Transcript(segment.number, audio.start)
         segment.heard = audio.end
-        submit = self._submit(segment, audio, steps, draft)
+        submit = self._submit(segment, audio, steps, draft, is_likely=is_likely)
         segment.in_flight = submit.request.revision
         return submit
 
@@ -429,15 +445,21 @@ class Session:
         return guess.end == audio.end and guess.request.utterance.language == self._language
 
     def _submit(
-        self, segment: _OpenSegment, audio: Segment, steps: int, draft: tuple[int, ...]
+        self,
+        segment: _OpenSegment,
+        audio: Segment,
+        steps: int,
+        draft: tuple[int, ...],
+        *,
+        is_likely: bool = False,
     ) -> Submit:
         segment.revision += 1
         utterance = Utterance(
-            pcm=audio.pcm,
+            pcm=audio.with_pause(self._policy.info.max_samples),
             steps=steps,
             language=self._language,
             draft=draft,
-            seed=segment.number,
+            seed=audio.start,
             trace=self._start.trace,
         )
         return Submit(
@@ -447,6 +469,7 @@ class Session:
                 revision=segment.revision,
                 is_final=audio.is_final,
                 utterance=utterance,
+                is_likely=is_likely,
             )
         )
 
@@ -537,6 +560,16 @@ class Session:
                 done = Done(samples=barrier.position, segments=self._sent_finals)
                 effects += [Send(done), Close(1000, "done")]
         return effects
+
+
+def _segment(channel: _Channel, pcm: Pcm, speech: Sequence[float]) -> list[SegmentEvent]:
+    """Give frames to the segmenter of a channel, without those of its lead."""
+    lead, events = channel.lead, list[SegmentEvent]()
+    count = lead.pass_over(speech)
+    if lead.is_speaking and lead.is_over:
+        lead.is_speaking = False
+        events += channel.segmenter.go_on(lead.heard)
+    return events + channel.segmenter.feed(pcm[count * FRAME :], speech[count:])
 
 
 __all__ = ["Session", "SessionPolicy", "State"]

@@ -9,13 +9,16 @@ import re
 
 from stream_protocol.messages import Configure, Endpointing, Resume, Start
 from stream_server.errors import InvalidField
-from stream_server.recogniser.interface import RecogniserInfo
+from stream_server.recogniser.interface import SAMPLE_RATE, RecogniserInfo
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _MAX_TOKEN = 256
 """Characters of a resume token."""
 _MAX_POSITION = 1 << 48
 """Samples; 557 years, which no overflow reaches and no mistake of sign passes."""
+
+_MAX_LEAD = 300 * SAMPLE_RATE
+"""Samples that may be heard again: the lead, and what one channel can be behind the other."""
 
 
 def validate_start(start: Start, info: RecogniserInfo) -> None:
@@ -32,7 +35,7 @@ def validate_start(start: Start, info: RecogniserInfo) -> None:
     _check_language(start.language, info)
     _check_endpointing(start.endpointing)
     if start.resume is not None:
-        _check_resume(start.resume)
+        _check_resume(start.resume, start.channels if start.channel_mode == "split" else 1)
 
 
 def validate_configure(configure: Configure, info: RecogniserInfo) -> None:
@@ -55,7 +58,7 @@ def _check_endpointing(endpointing: Endpointing) -> None:
     _within(path + "min_speech_ms", endpointing.min_speech_ms, 0, 2000)
 
 
-def _check_resume(resume: Resume) -> None:
+def _check_resume(resume: Resume, channels: int) -> None:
     _within("$.resume.position", resume.position, 0, _MAX_POSITION)
     _within("$.resume.segment", resume.segment, 0, _MAX_POSITION)
     if not 1 <= len(resume.token) <= _MAX_TOKEN:
@@ -64,6 +67,17 @@ def _check_resume(resume: Resume) -> None:
             "send the resume_token of the `ready` message",
             field="$.resume.token",
         )
+    if resume.channels is None:
+        return
+    if len(resume.channels) != channels:
+        raise InvalidField(
+            f"resume.channels has {len(resume.channels)} entries; this stream has {channels} "
+            f"{'transcript' if channels == 1 else 'transcripts'}, and each has one",
+            field="$.resume.channels",
+        )
+    for index, channel in enumerate(resume.channels):
+        path = f"$.resume.channels[{index}].covered"
+        _within(path, channel.covered, resume.position, resume.position + _MAX_LEAD)
 
 
 def _check_interval(milliseconds: int) -> None:

@@ -7,15 +7,22 @@ Belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
 from stream_server.errors import DiffscribeError, Draining, Overloaded
+from stream_server.keyring import ANYONE, Key
 from stream_server.session.driver import Services
+from stream_server.transports.quotas import Quotas
 
 Phase = Literal["loading", "ready", "draining"]
 Status = Literal["loading", "ready", "draining", "broken"]
+
+
+def _any_number(inside: int) -> int | None:
+    """There is no bound but the places."""
+    return None
 
 
 class Guest(Protocol):
@@ -30,15 +37,19 @@ class Admission:
 
     Args:
         max_sessions: sessions and uploads inside at once.
+        quotas: what each key may use; none is no bound.
     """
 
-    def __init__(self, max_sessions: int) -> None:
+    def __init__(self, max_sessions: int, quotas: Quotas | None = None) -> None:
         self._max = max_sessions
+        self._quotas = quotas or Quotas()
         self._phase: Phase = "loading"
         self._services: Services | None = None
         self._is_up: Callable[[], bool] = bool
+        self._fits: Callable[[int], int | None] = _any_number
         self._inside = 0
-        self._guests: set[Guest] = set()
+        self._guests: dict[Guest, str] = {}
+        """With the name of each one's key."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -46,6 +57,11 @@ class Admission:
     def inside(self) -> int:
         """Sessions and uploads that run."""
         return self._inside
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that run."""
+        return len(self._guests)
 
     @property
     def status(self) -> Status:
@@ -62,14 +78,20 @@ class Admission:
         """ISO 639-1 codes that the loaded model knows; none while it loads."""
         return self._services.info.languages if self._services else ()
 
-    def open(self, services: Services, is_up: Callable[[], bool]) -> None:
+    def open(
+        self,
+        services: Services,
+        is_up: Callable[[], bool],
+        fits: Callable[[int], int | None] = _any_number,
+    ) -> None:
         """Let clients in from now on, unless the server is about to stop already.
 
         Args:
             services: what everyone inside is served with.
             is_up: whether the engine takes work.
+            fits: how many the model bears, given how many are inside; none is any number.
         """
-        self._services, self._is_up = services, is_up
+        self._services, self._is_up, self._fits = services, is_up, fits
         if self._phase == "loading":
             self._phase = "ready"
 
@@ -78,28 +100,43 @@ class Admission:
         self._phase = "draining"
 
     @contextmanager
-    def admit(self, guest: Guest | None = None) -> Iterator[Services]:
+    def admit(self, guest: Guest | None = None, key: Key = ANYONE) -> Iterator[Services]:
         """Give a place and what is needed to serve, until the block is left.
+
+        Args:
+            guest: who can be sent away.
+            key: whose quota it is.
 
         Raises:
             Draining: the server is about to stop.
-            Overloaded: every place is taken, or the model is not there.
+            Overloaded: every place is taken, the model is busy, or it is not there.
+            LimitReached: the key's quota is used up.
         """
-        services = self.check()
-        self._inside += 1
+        services = self.check(key)
+        self._count(1)
+        self._quotas.enter(key)
         self._empty.clear()
         if guest is not None:
-            self._guests.add(guest)
+            self._guests[guest] = key.name
         try:
             yield services
         finally:
             if guest is not None:
-                self._guests.discard(guest)
-            self._inside -= 1
+                del self._guests[guest]
+            self._quotas.leave(key)
+            self._count(-1)
             if not self._inside:
                 self._empty.set()
 
-    def check(self) -> Services:
+    def meter(self, key: Key) -> Callable[[int], None]:
+        """Return what a session tells of the samples that it hears; see :class:`Quotas`."""
+        return self._quotas.meter(key)
+
+    def _count(self, change: int) -> None:
+        self._inside += change
+        self._fits(self._inside)  # what sessions take is learnt from how many there were, and when
+
+    def check(self, key: Key = ANYONE) -> Services:
         """Return what is needed to serve; raise as :meth:`admit` does."""
         if self._phase == "draining":
             raise Draining("the server is about to stop; connect again, or to another")
@@ -109,11 +146,16 @@ class Admission:
             raise Overloaded("the model has stopped; connect to another server")
         if self._inside >= self._max:
             raise Overloaded(f"all {self._max} places are taken; try again later")
+        self._quotas.check(key)
+        fits = self._fits(self._inside)
+        if fits is not None and self._inside >= fits:
+            raise Overloaded(f"the model is busy with {self._inside} sessions; try again later")
         return self._services
 
-    async def dismiss(self, error: DiffscribeError) -> None:
-        """Send everyone away."""
-        await asyncio.gather(*(guest.dismiss(error) for guest in tuple(self._guests)))
+    async def dismiss(self, error: DiffscribeError, names: Container[str] | None = None) -> None:
+        """Send everyone away, or those alone whose key has one of ``names``."""
+        leaving = [each for each, name in self._guests.items() if names is None or name in names]
+        await asyncio.gather(*(guest.dismiss(error) for guest in leaving))
 
     async def wait_until_empty(self) -> None:
         """Return once nobody is inside."""

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from stream_server.errors import error_message, wire_error
 
-RETRY_AFTER = "2"
+_RETRY_AFTER = "2"
 """Seconds after which a refused client may ask again."""
 
 _CODES = {
@@ -28,23 +28,28 @@ _CODES = {
 }
 
 
-class _Detail(msgspec.Struct, frozen=True):
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What is wrong."""
+
     message: str
     type: str
     code: str
     param: str | None
 
 
-class _Body(msgspec.Struct, frozen=True):
-    error: _Detail
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The body of every answer that is an error."""
+
+    error: ErrorDetail
 
 
 def json_response(
     value: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return ``value`` as a JSON answer."""
+    """Return ``value`` as a JSON answer; one that is only so for now says when to ask again."""
     body = msgspec.json.encode(value)
-    return Response(body, status, dict(headers or {}), media_type="application/json")
+    retry = {"Retry-After": _RETRY_AFTER} if status in (429, 503) else {}
+    return Response(body, status, {**retry, **(headers or {})}, media_type="application/json")
 
 
 def error_response(error: BaseException) -> Response:
@@ -53,15 +58,13 @@ def error_response(error: BaseException) -> Response:
     headers = {}
     if wire.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if wire.retryable and wire.http_status in (429, 503):
-        headers["Retry-After"] = RETRY_AFTER
-    detail = _Detail(message.message, _type(wire.http_status), wire.code, message.field)
-    return json_response(_Body(detail), wire.http_status, headers)
+    detail = ErrorDetail(message.message, _type(wire.http_status), wire.code, message.field)
+    return json_response(ErrorBody(detail), wire.http_status, headers)
 
 
 def refusal(status: int, code: str, message: str, param: str | None = None) -> Response:
     """Return the answer to a request that an API knows and this server does not serve."""
-    return json_response(_Body(_Detail(message, _type(status), code, param)), status)
+    return json_response(ErrorBody(ErrorDetail(message, _type(status), code, param)), status)
 
 
 def refuse_http(request: Request, error: Exception) -> Response:
@@ -70,12 +73,19 @@ def refuse_http(request: Request, error: Exception) -> Response:
         return error_response(error)
     status = error.status_code
     message = f"{request.method} {request.url.path[:200]}: {error.detail}"
-    detail = _Detail(message, _type(status), _CODES.get(status, "bad_message"), None)
-    return json_response(_Body(detail), status, error.headers)
+    detail = ErrorDetail(message, _type(status), _CODES.get(status, "bad_message"), None)
+    return json_response(ErrorBody(detail), status, error.headers)
 
 
 def _type(status: int) -> str:
     return "invalid_request_error" if status < 500 else "server_error"
 
 
-__all__ = ["RETRY_AFTER", "error_response", "json_response", "refusal", "refuse_http"]
+__all__ = [
+    "ErrorBody",
+    "ErrorDetail",
+    "error_response",
+    "json_response",
+    "refusal",
+    "refuse_http",
+]

@@ -226,6 +226,8 @@ class AssemblyAiDialect:
         """Turns that the client wants ended."""
         self._cuts = Cuts()
         self._turn = Turn()
+        self._is_undecided = False
+        """Whether the turn is over, by a pause or by the client's wish."""
 
     def open(self) -> Heard:
         """Open the session; ``Begin`` follows when it is open."""
@@ -264,8 +266,9 @@ class AssemblyAiDialect:
         """Return what the client is told of a message of the session."""
         match message:
             case native.SpeechStarted():
-                self._cuts.started(message)
-                return [_SpeechStarted(milliseconds(message.at))]
+                goes_on = self._cuts.started(message)
+                ended = self._end() if self._is_undecided and not goes_on else []
+                return [*ended, _SpeechStarted(milliseconds(message.at))]
             case native.SpeechEnded():
                 self._cuts.ended(message)
             case native.Partial() if self._turn.take_partial(message):
@@ -310,9 +313,12 @@ class AssemblyAiDialect:
         self._turn.take_final(final)
         if not self._turn.is_open:
             return []  # it was noise
-        return [self._report()] if was_cut or self._flushes else self._end()
+        # What the client wants ended may be this, or what it says after this.
+        self._is_undecided = bool(self._flushes) and self._cuts.is_newest(final.segment)
+        return [self._report()] if was_cut or self._is_undecided else self._end()
 
     def _end(self) -> list[msgspec.Struct]:
+        self._is_undecided = False
         ended: list[msgspec.Struct] = [self._report(is_end=True)]
         if self._settings.is_formatted:
             ended.append(self._report(is_end=True, is_formatted=True))

@@ -17,6 +17,8 @@ import structlog
 from stream_protocol.messages import Start
 from stream_server.config import LimitsConfig
 from stream_server.errors import Draining, InvalidField
+from stream_server.keyring import ANYONE, Key
+from stream_server.session.allowance import Meter
 from stream_server.session.driver import Services, run_session
 from stream_server.session.validation import validate_start
 from stream_server.transports.admission import Admission
@@ -66,7 +68,12 @@ class Calls:
         self.ice_servers = tuple(ice_servers)
 
     async def answer(
-        self, offer: str, ufrag: str | None, start: Start, name: str | None = None
+        self,
+        offer: str,
+        ufrag: str | None,
+        start: Start,
+        name: str | None = None,
+        key: Key = ANYONE,
     ) -> Call:
         """Answer an offer and begin its session.
 
@@ -74,24 +81,26 @@ class Calls:
             offer: SDP.
             ufrag: of the client's ICE.
             start: what the session begins with; the track says what audio it is.
-            name: under which viewers find the session as well.
+            name: under which viewers of the same owner find the session as well.
+            key: whose session it is.
 
         Raises:
             InvalidField: the offer or ``start`` cannot be served.
             Draining: the server is about to stop.
             Overloaded: every place is taken.
+            LimitReached: the key's quota is used up.
         """
         start = _with_track(start)
         if name is not None and not re.fullmatch(r"[\w.-]{1,64}", name, re.ASCII):
             raise InvalidField("a name has 1 to 64 of A-Z a-z 0-9 _ . -", field="name")
         session_id = uuid.uuid4().hex
-        services = self._admission.check()
+        services = self._admission.check(key)
         validate_start(start, services.info)
-        log = self._hub.open(session_id, name)
+        log = self._hub.open(session_id, name, key.owner)
         peer = WebRtcPeer(start, log, self._limits, self.ice_servers)
         with contextlib.ExitStack() as stack:
             stack.callback(self._hub.leave, session_id)
-            stack.enter_context(self._admission.admit(peer))
+            stack.enter_context(self._admission.admit(peer, key))
             try:
                 answer = await peer.answer(offer)
             except BaseException:
@@ -99,7 +108,8 @@ class Calls:
                 raise
             call = Call(session_id, answer, ufrag, peer)
             self._calls[session_id] = call
-            task = asyncio.create_task(self._serve(call, services, stack.pop_all()))
+            meter = self._admission.meter(key)
+            task = asyncio.create_task(self._serve(call, services, meter, stack.pop_all()))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return call
@@ -121,10 +131,12 @@ class Calls:
             await call.peer.dismiss(Draining("the server stops now; connect to another"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, call: Call, services: Services, stack: contextlib.ExitStack) -> None:
+    async def _serve(
+        self, call: Call, services: Services, meter: Meter, stack: contextlib.ExitStack
+    ) -> None:
         with stack, structlog.contextvars.bound_contextvars(session=call.session):
             try:
-                await run_session(call.peer, services, call.session)
+                await run_session(call.peer, services, call.session, meter)
             finally:
                 self._calls.pop(call.session, None)
                 await call.peer.close(1000, "")

@@ -31,7 +31,6 @@ from stream_server.errors import DiffscribeError, TooLarge, error_message, wire_
 from stream_server.recogniser.interface import RecogniserInfo
 from stream_server.session.driver import run_session
 from stream_server.transports.answers import error_response
-from stream_server.transports.auth import Keys
 from stream_server.transports.door import Door
 from stream_server.transports.socket import GRACE_SECONDS, Socket
 
@@ -85,14 +84,6 @@ class Dialect(Protocol):
 
 class Api(ABC):
     """One API over WebSocket, with what most of them have in common."""
-
-    def check(self, connection: HTTPConnection, keys: Keys) -> None:
-        """Let a client in.
-
-        Raises:
-            Unauthorized: it brings no right key.
-        """
-        keys.check(connection)
 
     def subprotocol(self, connection: HTTPConnection) -> str | None:
         """Return which of the offered subprotocols is accepted."""
@@ -224,11 +215,11 @@ class DialectEndpoint:
         socket = Socket(websocket, door.max_message_bytes)
         with contextlib.ExitStack() as stack:
             try:
-                api.check(websocket, door.keys)
-                services = door.admission.check()
+                key = door.keys.check(websocket, "session").key
+                services = door.admission.check(key)
                 dialect = api.begin(websocket, call, services.info)
                 peer = DialectPeer(socket, dialect)
-                stack.enter_context(door.admission.admit(peer))
+                stack.enter_context(door.admission.admit(peer, key))
             except (DiffscribeError, RemoteProtocolError) as error:
                 await door.refuse(websocket, error, api.refuse(error, call))
                 return
@@ -236,7 +227,7 @@ class DialectEndpoint:
                 headers = [(k.encode(), v.encode()) for k, v in api.headers(call).items()]
                 await websocket.accept(api.subprotocol(websocket), headers)
                 await peer.open()
-                await run_session(peer, services, call.request_id)
+                await run_session(peer, services, call.request_id, door.admission.meter(key))
 
 
 __all__ = [

@@ -22,6 +22,7 @@ from stream_server.recogniser.interface import Hypothesis, Pcm, RecogniserInfo, 
 from stream_server.scheduler.request import Decoded, Failed, Reply, Request
 from stream_server.segmenter.segmenter import Segment, Segmenter, SegmentEvent
 from stream_server.segmenter.vad import Vad
+from stream_server.session.allowance import Meter, unmetered
 from stream_server.session.driver import Services
 
 _BATCH = 10 * CLOCK_RATE
@@ -142,17 +143,19 @@ class FileTranscriber:
     Args:
         job: what is to be done.
         services: what the server shares.
+        meter: told the samples that are heard; raises what ends the job.
 
     Raises:
         InvalidField: the model does not know the language.
     """
 
-    def __init__(self, job: FileJob, services: Services) -> None:
+    def __init__(self, job: FileJob, services: Services, meter: Meter = unmetered) -> None:
         check_language(job.language, services.info)
         self.position = 0
         """Samples of the file that were heard so far; at the end, its length."""
         self._job = job
         self._services = services
+        self._meter = meter
 
     async def segments(self) -> AsyncGenerator[FileSegment, None]:
         """Yield the segments in order, those without text left out.
@@ -162,6 +165,7 @@ class FileTranscriber:
 
         Raises:
             BadAudio: the file holds no audio that can be decoded.
+            LimitReached: the meter says that it is enough.
             ServiceError: the engine is full or failed.
         """
         waiting: deque[tuple[Segment, asyncio.Future[Reply]]] = deque()
@@ -189,9 +193,11 @@ class FileTranscriber:
             except asyncio.CancelledError:
                 # The step reads the file; who closes the file must find it unused.
                 await asyncio.wait([step])
+                step.exception()  # seen, and of interest to nobody: the client has left
                 raise
             if piece is None:
                 return
+            self._meter(max(0, piece.position - self.position))
             self.position = max(self.position, piece.position)
             for segment in piece.segments:
                 yield segment
@@ -222,7 +228,9 @@ def _submit(job: FileJob, segment: Segment, services: Services) -> asyncio.Futur
         seed=segment.number,
         trace=job.trace,
     )
-    request = Request(job.name, segment.number, 1, is_final=True, utterance=utterance)
+    request = Request(
+        job.name, segment.number, 1, is_final=True, utterance=utterance, is_live=False
+    )
     services.engine.submit(request, receive)
     return future
 

@@ -7,7 +7,6 @@ wants a key where keys are set.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -23,23 +22,23 @@ from starlette.websockets import WebSocket
 
 from stream_protocol.messages import SUBPROTOCOL
 from stream_server.config import LimitsConfig
-from stream_server.errors import Unauthorized
 from stream_server.metrics import CONTENT_TYPE, Metrics
 from stream_server.transports import (
     assemblyai,
+    jigasi,
     offer,
     openai_realtime,
     openai_rest,
+    openapi,
     page,
     speechmatics,
+    token_routes,
     viewers,
     vosk,
     whip,
 )
 from stream_server.transports.admission import Admission
 from stream_server.transports.answers import (
-    RETRY_AFTER,
-    error_response,
     json_response,
     refuse_http,
 )
@@ -48,6 +47,7 @@ from stream_server.transports.calls import Calls
 from stream_server.transports.deepgram import api as deepgram
 from stream_server.transports.door import Door
 from stream_server.transports.hub import Hub
+from stream_server.transports.origin import OriginGuard
 from stream_server.transports.upload import UploadEndpoint
 from stream_server.transports.websocket import StreamEndpoint
 
@@ -59,7 +59,9 @@ _CROSS_ORIGIN_HEADERS = (
 )  # fmt: skip
 _EXPOSED_HEADERS = ("Location", "Link", "ETag", "Accept-Post", "Accept-Patch", "Retry-After")
 
-_Handler = Callable[[Request], Awaitable[Response]]
+PROBES = ("/healthz", "/readyz")
+"""What is answered to everyone."""
+DRAIN_PATH = "/drain"
 
 
 class _Health(msgspec.Struct, frozen=True):
@@ -71,6 +73,12 @@ class _Readiness(msgspec.Struct, frozen=True):
     model: str | None
     sessions: int
     max_sessions: int
+
+
+class _Drain(msgspec.Struct, frozen=True):
+    status: str
+    sessions: int
+    uploads: int
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -92,6 +100,9 @@ class _Pages:
         self._metrics = metrics
         self._max_sessions = max_sessions
         self._version = version
+        self._openapi = openapi.render(
+            version, {PROBES[0]: _Health, PROBES[1]: _Readiness}, {DRAIN_PATH: _Drain}
+        )
 
     async def index(self, request: Request) -> Response:
         """Say what is here."""
@@ -109,9 +120,13 @@ class _Pages:
             assemblyai.PATH: "WebSocket: AssemblyAI's streaming API",
             speechmatics.PATH: "WebSocket: Speechmatics' realtime API",
             vosk.PATHS[1]: "WebSocket: Vosk's protocol, also at /",
-            "/healthz": "the process lives",
-            "/readyz": "a session would be taken now",
+            jigasi.PATH: "WebSocket: a Jitsi meeting, from Jigasi",
+            token_routes.PATH: "POST: a short-lived token, for browsers",
+            PROBES[0]: "the process lives",
+            PROBES[1]: "a session would be taken now",
+            DRAIN_PATH: "who is inside, while the server waits for them to finish and before",
             "/metrics": "Prometheus",
+            openapi.PATH: "the endpoints over plain HTTP, as OpenAPI 3.1",
         }
         admission = self._admission
         return json_response(
@@ -136,23 +151,21 @@ class _Pages:
         return json_response(
             _Readiness(admission.status, admission.model, admission.inside, self._max_sessions),
             200 if is_ready else 503,
-            {} if is_ready else {"Retry-After": RETRY_AFTER},
         )
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe the endpoints over plain HTTP."""
+        return Response(self._openapi, media_type="application/json")
+
+    async def drain(self, request: Request) -> Response:
+        """Say who is inside; once it is nobody, a server that is about to stop does."""
+        admission = self._admission
+        sessions = admission.sessions
+        return json_response(_Drain(admission.status, sessions, admission.inside - sessions))
 
     async def metrics(self, request: Request) -> Response:
         """Give every metric."""
         return Response(self._metrics.render(), media_type=CONTENT_TYPE)
-
-
-def _guarded(keys: Keys, handler: _Handler) -> _Handler:
-    async def handle(request: Request) -> Response:
-        try:
-            keys.check(request)
-        except Unauthorized as error:
-            return error_response(error)
-        return await handler(request)
-
-    return handle
 
 
 async def _upgrade_required(request: Request) -> Response:
@@ -186,6 +199,8 @@ class WebParts:
     calls: Calls
     allow_origin: tuple[str, ...] = ()
     """Origins of pages elsewhere that may use the server; ``*`` is any."""
+    knows_names: bool = False
+    """Whether it answers only to names that nobody else can give to this machine."""
 
 
 def make_app(
@@ -211,12 +226,14 @@ def make_app(
     door = Door(admission, keys, metrics, limits.max_message_bytes)
     stream = StreamEndpoint(door)
     routes: list[BaseRoute] = [
-        *page.routes(_guarded(keys, pages.index)),
-        Route("/healthz", pages.health),
-        Route("/readyz", pages.ready),
-        Route("/metrics", _guarded(keys, pages.metrics)),
+        *page.routes(keys.guard(pages.index)),
+        Route(PROBES[0], pages.health),
+        Route(PROBES[1], pages.ready),
+        Route(openapi.PATH, keys.guard(pages.openapi)),
+        Route(DRAIN_PATH, keys.guard(pages.drain)),
+        Route("/metrics", keys.guard(pages.metrics)),
         Route(UPLOAD_PATH, upload.__call__, methods=["POST"]),
-        Route(STREAM_PATH, _upgrade_required),
+        Route(STREAM_PATH, keys.guard(_upgrade_required)),
         WebSocketRoute(STREAM_PATH, stream.__call__),
         *openai_rest.routes(admission, keys),
         *openai_realtime.routes(door),
@@ -224,6 +241,8 @@ def make_app(
         *assemblyai.routes(door),
         *speechmatics.routes(door),
         *vosk.routes(door),
+        *token_routes.routes(keys),
+        *jigasi.routes(door),
     ]
     if parts is not None:
         routes += [
@@ -233,24 +252,28 @@ def make_app(
         ]
     return _Application(
         routes=routes,
-        middleware=_cross_origin(parts.allow_origin if parts is not None else ()),
+        middleware=_cross_origin(parts),
         exception_handlers={HTTPException: refuse_http},
     )
 
 
-def _cross_origin(origins: tuple[str, ...]) -> list[Middleware]:
-    """Return what lets pages elsewhere in (Fetch, 3.2); without it browsers keep them out."""
+def _cross_origin(parts: WebParts | None) -> list[Middleware]:
+    """Return what keeps pages of strangers out, and lets those in that are named (Fetch, 3.2)."""
+    origins = parts.allow_origin if parts is not None else ()
+    knows_names = parts.knows_names if parts is not None else False
+    guard = Middleware(OriginGuard, origins, PROBES, knows_names=knows_names)
     if not origins:
-        return []
+        return [guard]
     return [
+        guard,
         Middleware(
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE", "OPTIONS"],
             allow_headers=_CROSS_ORIGIN_HEADERS,
             expose_headers=_EXPOSED_HEADERS,
-        )
+        ),
     ]
 
 
-__all__ = ["STREAM_PATH", "UPLOAD_PATH", "WebParts", "make_app"]
+__all__ = ["DRAIN_PATH", "PROBES", "STREAM_PATH", "UPLOAD_PATH", "WebParts", "make_app"]

@@ -157,18 +157,20 @@ class Hub:
         self._running: dict[str, SessionLog] = {}
         self._ended: dict[str, tuple[float, SessionLog]] = {}
         """With the time of the end, oldest first."""
-        self._names: dict[str, str] = {}
+        self._names: dict[tuple[str, str], str] = {}
         """Name -> the session that had it last."""
 
-    def open(self, session_id: str, name: str | None = None) -> SessionLog:
+    def open(self, session_id: str, name: str | None = None, owner: str = "") -> SessionLog:
         """Return the log of a session, made if it is not there.
 
         Args:
             session_id: of the session.
-            name: under which viewers find it as well, until another session takes the name.
+            name: under which its owner's viewers find it as well, until another session of the
+                same owner takes the name.
+            owner: whose session it is; each has names of its own.
         """
         if name is not None:
-            self._names[name] = session_id
+            self._names[owner, name] = session_id
         if session_id not in self._running:
             self._running[session_id] = SessionLog(session_id, self._max)
         return self._running[session_id]
@@ -186,13 +188,17 @@ class Hub:
         self._ended[session_id] = (self._clock(), log)
         self._forget()
 
-    def find(self, name: str) -> SessionLog | None:
-        """Return the log of a session by its id, or else by its name.
+    def find(self, name: str, owner: str = "") -> SessionLog | None:
+        """Return the log of a session by its id, whosever it is, or else by its name.
 
         None where there is no such session, or it has been over for too long.
+
+        Args:
+            name: id, or the name that its owner gave it.
+            owner: whose names count.
         """
         self._forget()
-        for session_id in (name, self._names.get(name, "")):
+        for session_id in (name, self._names.get((owner, name), "")):
             if session_id in self._running:
                 return self._running[session_id]
             if session_id in self._ended:
@@ -212,8 +218,8 @@ class Hub:
             if ended >= oldest and len(self._ended) <= _MAX_ENDED:
                 return
             del self._ended[session_id]
-            for name in [key for key, value in self._names.items() if value == session_id]:
-                del self._names[name]
+            for key in [key for key, value in self._names.items() if value == session_id]:
+                del self._names[key]
 
 
 __all__ = ["KEPT_SECONDS", "Event", "Hub", "SessionLog"]

@@ -27,7 +27,7 @@ OFFER_PATH = "/v1/webrtc/offer"
 ICE_PATH = "/v1/webrtc/ice"
 
 
-class _Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a client sends."""
 
     sdp: str
@@ -38,13 +38,15 @@ class _Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Under which viewers find the session as well."""
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class OfferAnswer(msgspec.Struct, frozen=True):
+    """What the server answers."""
+
     sdp: str
     type: str
     session: str
 
 
-class _Ice(msgspec.Struct, frozen=True, rename="camel"):
+class IceServers(msgspec.Struct, frozen=True, rename="camel"):
     """What a browser's RTCPeerConnection takes."""
 
     ice_servers: tuple[IceServer, ...]
@@ -67,28 +69,28 @@ class OfferEndpoints:
     async def offer(self, request: Request) -> Response:
         """Answer an offer."""
         try:
-            self._keys.check(request)
+            key = self._keys.check(request, "session").key
             offer = _read(await read_body(request, 2 * MAX_SDP_BYTES, "application/json"))
             ufrag = find_ufrag(offer.sdp)
-            call = await self._calls.answer(offer.sdp, ufrag, offer.start, offer.name)
+            call = await self._calls.answer(offer.sdp, ufrag, offer.start, offer.name, key)
         except DiffscribeError as error:
             self._metrics.record_session_refused()
             self._metrics.record_error(wire_error(error).code)
             return error_response(error)
-        return json_response(_Answer(call.answer, "answer", call.session))
+        return json_response(OfferAnswer(call.answer, "answer", call.session))
 
     async def ice(self, request: Request) -> Response:
         """Say which STUN and TURN servers a client should use."""
         try:
-            self._keys.check(request)
+            self._keys.check(request, "session")
         except DiffscribeError as error:
             return error_response(error)
-        return json_response(_Ice(self._calls.ice_servers))
+        return json_response(IceServers(self._calls.ice_servers))
 
 
-def _read(body: bytes) -> _Offer:
+def _read(body: bytes) -> Offer:
     try:
-        return msgspec.json.decode(body, type=_Offer)
+        return msgspec.json.decode(body, type=Offer)
     except msgspec.ValidationError as error:
         raise InvalidField(str(error), field="offer") from None
     except (ValueError, RecursionError):
@@ -110,4 +112,12 @@ def routes(calls: Calls, keys: Keys, metrics: Metrics) -> list[BaseRoute]:
     ]
 
 
-__all__ = ["ICE_PATH", "OFFER_PATH", "OfferEndpoints", "routes"]
+__all__ = [
+    "ICE_PATH",
+    "OFFER_PATH",
+    "IceServers",
+    "Offer",
+    "OfferAnswer",
+    "OfferEndpoints",
+    "routes",
+]

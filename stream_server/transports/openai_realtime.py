@@ -20,10 +20,9 @@ from stream_server.transports import openai_config as config
 from stream_server.transports import openai_events as wire
 from stream_server.transports import openai_secrets
 from stream_server.transports.answers import refusal
-from stream_server.transports.auth import Keys, offered_keys
+from stream_server.transports.auth import Keys
 from stream_server.transports.dialect import NOTHING, Api, Call, Dialect, DialectEndpoint, Heard
 from stream_server.transports.door import Door
-from stream_server.transports.openai_secrets import ClientSecrets
 from stream_server.transports.openai_turns import Turns, error_detail
 
 PATH = "/v1/realtime"
@@ -163,20 +162,11 @@ class RealtimeApi(Api):
     """``/v1/realtime``.
 
     Args:
-        secrets: whose keys open it too.
+        keys: whose tokens may bring settings.
     """
 
-    def __init__(self, secrets: ClientSecrets) -> None:
-        self._secrets = secrets
-
-    def check(self, connection: HTTPConnection, keys: Keys) -> None:
-        """Let a client in with a key or a secret.
-
-        Raises:
-            Unauthorized: it brings no right one, or the secret has expired.
-        """
-        if self._find_secret(connection) is None:
-            keys.check(connection)
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
 
     def subprotocol(self, connection: HTTPConnection) -> str | None:
         """Return the one of the API, where it is offered."""
@@ -193,15 +183,10 @@ class RealtimeApi(Api):
             model=query.get("model", UNSET), language=query.get("language", UNSET)
         )
         fields = wire.SessionFields(input_audio_transcription=transcription)
-        settings = self._find_secret(connection) or config.Settings()
+        settings = openai_secrets.read_settings(self._keys.check(connection, "session"))
         settings = config.update(settings, fields, info)
         name = f"sess_{call.request_id.replace('-', '')[:24]}"
         return Conversation(name, _dialect(connection), settings, info)
-
-    def _find_secret(self, connection: HTTPConnection) -> config.Settings | None:
-        """Return what the client's secret sets its session to; none where it brings none."""
-        opened = (self._secrets.open(key) for key in offered_keys(connection))
-        return next((settings for settings in opened if settings is not None), None)
 
 
 def _dialect(connection: HTTPConnection) -> wire.Dialect:
@@ -218,11 +203,10 @@ async def _upgrade_required(request: Request) -> Response:
 
 def routes(door: Door) -> list[BaseRoute]:
     """Return the routes of the API."""
-    secrets = ClientSecrets(door.keys.derive(b"openai client secrets"))
     return [
-        WebSocketRoute(PATH, DialectEndpoint(RealtimeApi(secrets), door).__call__),
-        Route(PATH, _upgrade_required),
-        *openai_secrets.routes(door.admission, door.keys, secrets),
+        WebSocketRoute(PATH, DialectEndpoint(RealtimeApi(door.keys), door).__call__),
+        Route(PATH, door.keys.guard(_upgrade_required)),
+        *openai_secrets.routes(door.admission, door.keys),
     ]
 
 

@@ -19,7 +19,9 @@ from stream_server.transports.answers import error_response, json_response, refu
 from stream_server.transports.auth import Keys
 
 
-class _Model(msgspec.Struct, frozen=True):
+class Model(msgspec.Struct, frozen=True):
+    """A model that is loaded."""
+
     id: str
     created: int
     """Unix seconds."""
@@ -27,8 +29,10 @@ class _Model(msgspec.Struct, frozen=True):
     owned_by: str = "diffscribe"
 
 
-class _Models(msgspec.Struct, frozen=True):
-    data: tuple[_Model, ...]
+class Models(msgspec.Struct, frozen=True):
+    """Those there are."""
+
+    data: tuple[Model, ...]
     object: str = "list"
 
 
@@ -49,9 +53,9 @@ class _Catalogue:
                 raise Overloaded("the model is still loading; try again in a moment")
         except (Unauthorized, Overloaded) as error:
             return error_response(error)
-        model, asked = _Model(name, self._created), request.path_params.get("model")
+        model, asked = Model(name, self._created), request.path_params.get("model")
         if asked is None:
-            return json_response(_Models((model,)))
+            return json_response(Models((model,)))
         if asked == name:
             return json_response(model)
         text = f"the model {asked[:100]!r} does not exist; {name!r} is loaded"
@@ -72,10 +76,10 @@ def routes(admission: Admission, keys: Keys) -> list[BaseRoute]:
     """
     catalogue = _Catalogue(admission, keys)
     return [
-        Route("/v1/audio/translations", _refuse_translation, methods=["POST"]),
+        Route("/v1/audio/translations", keys.guard(_refuse_translation), methods=["POST"]),
         Route("/v1/models", catalogue.__call__),
         Route("/v1/models/{model:path}", catalogue.__call__),
     ]
 
 
-__all__ = ["routes"]
+__all__ = ["Model", "Models", "routes"]

@@ -196,6 +196,8 @@ class SpeechmaticsDialect:
         self._is_stopping = False
         self._flushes = 0
         self._cuts = Cuts()
+        self._is_undecided = False
+        """Whether the last utterance is over, by a pause or by the client's wish."""
         self._ended = 0
         """Samples; the end of the last final."""
 
@@ -224,7 +226,7 @@ class SpeechmaticsDialect:
         """Return what the client is told of a message of the session."""
         match message:
             case native.SpeechStarted():
-                self._cuts.started(message)
+                return self._start_speech(message)
             case native.SpeechEnded():
                 self._cuts.ended(message)
             case native.Partial():
@@ -238,6 +240,7 @@ class SpeechmaticsDialect:
                 return self._final(message)
             case native.Flushed():
                 self._flushes -= 1
+                self._is_undecided = False
                 return [self._end_of_utterance(message.position)]
             case native.Error() if message.fatal:
                 return [_Error(_TYPES.get(message.code, _UNKNOWN)[0], message.message)]
@@ -364,6 +367,11 @@ class SpeechmaticsDialect:
 
     # --- out ----------------------------------------------------------------------------------
 
+    def _start_speech(self, message: native.SpeechStarted) -> list[msgspec.Struct]:
+        is_over = not self._cuts.started(message) and self._is_undecided
+        self._is_undecided = False
+        return [self._end_of_utterance(message.at)] if is_over else []
+
     def _final(self, final: native.Final) -> list[msgspec.Struct]:
         was_cut = self._cuts.pop(final.segment)
         self._ended = final.end
@@ -372,8 +380,11 @@ class SpeechmaticsDialect:
         replies: list[msgspec.Struct] = [
             _AddTranscript(*self._transcript(final.text, final.words or [], final.start, final.end))
         ]
-        if self._trigger and not was_cut and not self._flushes:
-            replies.append(self._end_of_utterance(final.end))
+        if self._trigger and not was_cut:
+            # What the client wants ended may be this, or what it says after this.
+            self._is_undecided = bool(self._flushes) and self._cuts.is_newest(final.segment)
+            if not self._is_undecided:
+                replies.append(self._end_of_utterance(final.end))
         return replies
 
     def _end_of_utterance(self, position: int) -> _EndOfUtterance:

@@ -1,7 +1,9 @@
 """The text of a whole file in the formats that clients ask for.
 
 ``verbose_json`` has the fields of OpenAI's; where our decoder has no such number (``avg_logprob``,
-``no_speech_prob``, ...) the field is there and neutral, as clients index it without asking.
+``no_speech_prob``, ...) the field is there and neutral, as clients index it without asking. There
+are segments also where only words are asked for, and the words in them as well: clients of servers
+with faster-whisper (Vexa's bot for one) look for them there.
 """
 
 from __future__ import annotations
@@ -42,6 +44,13 @@ class _Word(msgspec.Struct, frozen=True):
     end: float
 
 
+class _SegmentWord(msgspec.Struct, frozen=True):
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
 class _Segment(msgspec.Struct, frozen=True):
     id: int
     start: float
@@ -53,18 +62,23 @@ class _Segment(msgspec.Struct, frozen=True):
     temperature: float = 0.0
     compression_ratio: float = 1.0
     no_speech_prob: float = 0.0
+    words: list[_SegmentWord] | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Text(msgspec.Struct, frozen=True):
+class Text(msgspec.Struct, frozen=True):
+    """The format `json`."""
+
     text: str
 
 
-class _Verbose(msgspec.Struct, frozen=True, omit_defaults=True):
+class VerboseText(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The format `verbose_json`."""
+
     task: str
     language: str
     duration: float
     text: str
-    segments: list[_Segment] | None = None
+    segments: list[_Segment]
     words: list[_Word] | None = None
 
 
@@ -73,7 +87,6 @@ def render(
     response_format: ResponseFormat,
     *,
     has_words: bool = False,
-    has_segments: bool = True,
 ) -> tuple[bytes, str]:
     """Return the body and its MIME type.
 
@@ -81,7 +94,6 @@ def render(
         transcription: what to write.
         response_format: how.
         has_words: whether ``verbose_json`` lists words with their times.
-        has_segments: whether it lists segments with theirs.
     """
     match response_format:
         case "text":
@@ -91,10 +103,10 @@ def render(
             kind = "text/vtt" if response_format == "vtt" else "application/x-subrip"
             return render_subtitles(cues, response_format).encode(), f"{kind}; charset=utf-8"
         case "verbose_json":
-            verbose = _verbose(transcription, has_words, has_segments)
+            verbose = _verbose(transcription, has_words)
             return msgspec.json.encode(verbose), "application/json"
         case "json":
-            return msgspec.json.encode(_Text(transcription.text)), "application/json"
+            return msgspec.json.encode(Text(transcription.text)), "application/json"
 
 
 def segment_cues(segment: FileSegment) -> list[Cue]:
@@ -102,16 +114,11 @@ def segment_cues(segment: FileSegment) -> list[Cue]:
     return make_cues(segment.text, segment.start, segment.end, segment.words)
 
 
-def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) -> _Verbose:
+def _verbose(transcription: Transcription, has_words: bool) -> VerboseText:
     segments = transcription.segments
-    words = [
-        _Word(word.text.strip(), seconds(word.start), seconds(word.end))
-        for segment in segments
-        for word in segment.words
-        if word.start is not None and word.end is not None
-    ]
+    words = [_Word(word.word, word.start, word.end) for each in segments for word in _words(each)]
     found = (segment.language for segment in segments if segment.language)
-    return _Verbose(
+    return VerboseText(
         task="transcribe",
         language=transcription.language or next(found, ""),
         duration=seconds(transcription.length),
@@ -123,13 +130,22 @@ def _verbose(transcription: Transcription, has_words: bool, has_segments: bool) 
                 seconds(each.end),
                 each.text,
                 round(math.log(max(each.confidence, 1e-6)), 4),
+                words=_words(each) if has_words else msgspec.UNSET,
             )
             for index, each in enumerate(segments)
-        ]
-        if has_segments
-        else None,
+        ],
         words=words if has_words else None,
     )
 
 
-__all__ = ["ResponseFormat", "Transcription", "render", "segment_cues"]
+def _words(segment: FileSegment) -> list[_SegmentWord]:
+    return [
+        _SegmentWord(
+            word.text.strip(), seconds(word.start), seconds(word.end), round(word.confidence, 3)
+        )
+        for word in segment.words
+        if word.start is not None and word.end is not None
+    ]
+
+
+__all__ = ["ResponseFormat", "Text", "Transcription", "VerboseText", "render", "segment_cues"]

@@ -19,12 +19,19 @@ class Cuts:
         self._ended: dict[int, tuple[int, int]] = {}
         """Of each channel: the last segment that ended, and where its speech did (samples)."""
         self._cut: set[int] = set()
+        self._newest = -1
 
-    def started(self, message: SpeechStarted) -> None:
-        """Take note: speech that starts where the segment before ended is the same speech."""
+    def started(self, message: SpeechStarted) -> bool:
+        """Take note; return whether it goes on where the segment before it was cut."""
+        self._newest = message.segment
         segment, at = self._ended.get(message.channel, (-1, -1))
         if at == message.at:
             self._cut.add(segment)
+        return at == message.at
+
+    def is_newest(self, segment: int) -> bool:
+        """Return whether nobody spoke after ``segment``, as far as is known."""
+        return segment == self._newest
 
     def ended(self, message: SpeechEnded) -> None:
         """Take note of where the speech of a segment ended."""

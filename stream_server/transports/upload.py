@@ -31,6 +31,7 @@ from stream_server.errors import (
     DeadlineExceeded,
     DiffscribeError,
     InvalidField,
+    LimitReached,
     TooLarge,
     error_message,
     wire_error,
@@ -64,8 +65,7 @@ class _Fields:
     language: str | None
     steps: int | None
     has_words: bool
-    """Of ``verbose_json``, as the next."""
-    has_segments: bool
+    """Of ``verbose_json``."""
     is_streaming: bool
 
 
@@ -89,11 +89,11 @@ class UploadEndpoint:
         with structlog.contextvars.bound_contextvars(session=job_id):
             try:
                 async with contextlib.AsyncExitStack() as place:
-                    self._keys.check(request)
-                    services = place.enter_context(self._admission.admit())
+                    key = self._keys.check(request, "file").key
+                    services = place.enter_context(self._admission.admit(key=key))
                     fields, source = await place.enter_async_context(_read(request, services))
                     job = FileJob(job_id, source, fields.language, fields.steps)
-                    transcriber = FileTranscriber(job, services)
+                    transcriber = FileTranscriber(job, services, self._admission.meter(key))
                     if fields.is_streaming:
                         return EventStream(transcriber.segments(), place.pop_all(), self._metrics)
                     return await _answer(request, transcriber, fields)
@@ -113,12 +113,7 @@ class UploadEndpoint:
 async def _answer(request: Request, transcriber: FileTranscriber, fields: _Fields) -> Response:
     work = transcribe(transcriber, fields.language)
     transcription = await run_unless_gone(request.receive, work)
-    body, media_type = render(
-        transcription,
-        fields.response_format,
-        has_words=fields.has_words,
-        has_segments=fields.has_segments,
-    )
+    body, media_type = render(transcription, fields.response_format, has_words=fields.has_words)
     return Response(body, media_type=media_type)
 
 
@@ -208,10 +203,14 @@ def _limited(request: Request, allowed: int, limits: LimitsConfig) -> Request:
 def _limit(receive: Receive, allowed: int, limits: LimitsConfig) -> Receive:
     """Return ``receive`` that gives up after ``allowed`` bytes of body, or where none come."""
     received = 0
-    idle_ms = limits.idle_timeout_ms
+    idle_ms, open_ms = limits.idle_timeout_ms, limits.max_open_ms
+    loop = asyncio.get_running_loop()
+    end = loop.time() + open_ms / 1000
 
     async def receive_some() -> Message:
         nonlocal received
+        if open_ms and loop.time() > end:
+            raise LimitReached(f"a file may take {open_ms} ms to come; send a shorter one")
         try:
             async with asyncio.timeout(idle_ms / 1000 if idle_ms else None):
                 message = await receive()
@@ -264,7 +263,6 @@ def _read_fields(values: Mapping[str, str]) -> _Fields:
         values.get("language") or None,
         int(steps) if steps else None,
         has_words="word" in kinds,
-        has_segments="segment" in kinds or not kinds,
         is_streaming=values.get("stream", "").lower() in ("true", "1"),
     )
 

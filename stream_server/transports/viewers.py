@@ -134,8 +134,10 @@ class ViewerEndpoints:
             await asyncio.gather(following, leaving, return_exceptions=True)
 
     def _find(self, connection: HTTPConnection) -> SessionLog:
-        self._keys.check(connection)
-        log = self._hub.find(connection.path_params["session"])
+        caller, name = self._keys.check(connection, "watch"), connection.path_params["session"]
+        if caller.grant is not None and caller.grant.watched not in (None, name):
+            raise Unauthorized("the token is for another session")
+        log = self._hub.find(name, caller.key.owner)
         if log is None:
             raise _not_found()
         return log

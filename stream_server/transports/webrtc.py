@@ -231,8 +231,8 @@ class WebRtcPeer:
 
     def _take_frame(self, frame: AudioFrame) -> None:
         longest = self._limits.max_unprocessed_ms * RTP_RATE // 1000 * FRAME_BYTES
-        if self._waiting >= longest or frame.pts is None:
-            return  # the clock makes silence of it
+        if self._is_stopped or self._waiting >= longest or frame.pts is None:
+            return  # nothing follows the stop; else the clock makes silence of it
         gap = self._clock.place(frame.pts, frame.samples)
         if gap is None:
             return

@@ -118,16 +118,16 @@ class StreamEndpoint:
         peer = WebSocketPeer(websocket, door.max_message_bytes)
         with contextlib.ExitStack() as stack:
             try:
-                door.keys.check(websocket)
+                key = door.keys.check(websocket, "session").key
                 subprotocol = _choose_subprotocol(websocket)
-                services = stack.enter_context(door.admission.admit(peer))
+                services = stack.enter_context(door.admission.admit(peer, key))
             except (DiffscribeError, RemoteProtocolError) as error:
                 await door.refuse(websocket, error, error_response(error))
                 return
             session_id = uuid.uuid4().hex
             with structlog.contextvars.bound_contextvars(session=session_id):
                 await websocket.accept(subprotocol)
-                await run_session(peer, services, session_id)
+                await run_session(peer, services, session_id, door.admission.meter(key))
 
 
 def _choose_subprotocol(websocket: WebSocket) -> str | None:

@@ -40,6 +40,8 @@ class _Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int | None = None
     words: bool = True
     api_key: str | None = None
+    token: str | None = None
+    jwt: str | None = None
 
 
 class WhipEndpoints:
@@ -62,10 +64,10 @@ class WhipEndpoints:
             links = self._links() if self._is_let_in(request) else []
             return _answer(200, [("Accept-Post", _SDP), *links])
         try:
-            self._keys.check(request)
+            key = self._keys.check(request, "session").key
             offer = await _read(request, _SDP)
             name = request.path_params.get("name")
-            call = await self._calls.answer(offer, find_ufrag(offer), _start(request), name)
+            call = await self._calls.answer(offer, find_ufrag(offer), _start(request), name, key)
         except DiffscribeError as error:
             self._metrics.record_session_refused()
             self._metrics.record_error(wire_error(error).code)
@@ -87,7 +89,7 @@ class WhipEndpoints:
         if request.method == "OPTIONS":
             return _answer(200, [("Accept-Patch", _FRAGMENT)])
         try:
-            self._keys.check(request)
+            self._keys.check(request, "session")
             call = self._calls.find(request.path_params["session"])
             if call is None:
                 raise HTTPException(404, "there is no such session, or it is over")
@@ -100,7 +102,7 @@ class WhipEndpoints:
 
     def _is_let_in(self, request: Request) -> bool:
         try:
-            self._keys.check(request)
+            self._keys.check(request, "session")
         except DiffscribeError:
             return False
         return True

@@ -32,6 +32,7 @@ from stream_protocol.messages import (
 )
 from stream_server.config import LimitsConfig
 from stream_server.errors import DiffscribeError, InvalidField, error_message
+from stream_server.keyring import ANYONE
 from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import RecogniserInfo
 from stream_server.session.driver import run_session
@@ -314,7 +315,7 @@ class WyomingServer:
         with self._admission.admit(utterance) as services:
             session_id = uuid.uuid4().hex
             with structlog.contextvars.bound_contextvars(session=session_id):
-                await run_session(utterance, services, session_id)
+                await run_session(utterance, services, session_id, self._admission.meter(ANYONE))
 
 
 __all__ = ["Connection", "Utterance", "WyomingServer", "info_event"]

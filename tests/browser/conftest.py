@@ -22,6 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from stream_server.audio import decode_file
 from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig, WebConfig
 from stream_server.recogniser.fake import FakeRecogniser
+from stream_server.recogniser.interface import Recogniser
 from stream_server.server import Server, build
 
 CLIP = Path(__file__).parents[1] / "data" / "digits.opus"
@@ -37,20 +38,26 @@ FORBIDS = "--deny-permission-prompts"
 
 @contextlib.contextmanager
 def _running(
-    keys: tuple[str, ...] = (), host: str = "127.0.0.1", web: WebConfig | None = None
+    keys: tuple[str, ...] = (),
+    host: str = "127.0.0.1",
+    web: WebConfig | None = None,
+    load: Callable[[RecogniserConfig], Recogniser] = lambda _: FakeRecogniser(step_seconds=0.004),
+    port: int = 0,
 ) -> Iterator[Server]:
     config = Config(
-        listen=ListenConfig(host=host, port=0, api_key=keys),
+        listen=ListenConfig(
+            host=host, port=port, api_key=keys, allow_anonymous=not host.startswith("127.")
+        ),
         web=web or WebConfig(),
         limits=LimitsConfig(media_timeout_ms=4000),
         recogniser=RecogniserConfig(model="fake"),
     )
-    server = build(config, lambda _: FakeRecogniser(step_seconds=0.004))
+    server = build(config, load)
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(lambda _: ready.set())))
     thread.start()
     try:
-        assert ready.wait(20), "the server did not get ready"
+        assert ready.wait(60), "the server did not get ready"
         yield server
     finally:
         server.stop()
@@ -75,6 +82,8 @@ class Tab:
         self._reader = asyncio.create_task(self._read())
         self.problems: list[str] = []
         """Exceptions and errors that the page left unhandled."""
+        self.vanish: Callable[[], None] = lambda: None
+        """Kills the browser."""
 
     async def _read(self) -> None:
         async for text in self._socket:
@@ -162,20 +171,26 @@ def browse(
         pytest.skip("no Chromium here; on Debian: apt-get install chromium")
 
     @contextlib.asynccontextmanager
-    async def start(*, allows_microphone: bool = True) -> AsyncIterator[Tab]:
+    async def start(
+        *, allows_microphone: bool = True, microphone: Path | None = None
+    ) -> AsyncIterator[Tab]:
         profile = tmp_path / "profile"
         prompt = "--use-fake-ui-for-media-stream" if allows_microphone else FORBIDS
-        own = (prompt, f"--use-file-for-fake-audio-capture={clip_wav}")
+        # Once, where a test has its own file; the clip again and again.
+        plays = f"{microphone}%noloop" if microphone else str(clip_wav)
+        own = (prompt, f"--use-file-for-fake-audio-capture={plays}")
         process = await asyncio.create_subprocess_exec(
             program, *own, f"--user-data-dir={profile}", *FLAGS,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             async with _open_tab(profile) as tab:
+                tab.vanish = process.kill
                 yield tab
                 assert tab.problems == []
         finally:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
             try:
                 await asyncio.wait_for(process.wait(), 10)
             except TimeoutError:

@@ -1,11 +1,18 @@
-"""A small real server for the client's tests: websockets and stream_protocol, no recogniser."""
+"""Servers for the client's tests: a small real one (websockets and stream_protocol, no recogniser),
+and one that takes captions as Zoom and YouTube do."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -57,16 +64,24 @@ class SpeakingServer:
     """Events (messages either way) of connection 0, 1, … after which it is broken."""
     refuse: list[Error] = field(default_factory=list)
     """Errors which connection 0, 1, … gets instead of ``ready``; used up first."""
+    places: int = 1 << 30
+    """Connections at once; one more is refused."""
     ack_only: bool = False
+    idle_timeout_ms: int = 0
     heard: list[Heard] = field(default_factory=list)
     dropped: int = 0
+    inside: int = 0
     url: str = ""
 
     async def handle(self, websocket: ServerConnection) -> None:
         limit = self.cut_after.pop(0) if self.cut_after else None
         talk = _Talk(self, websocket, limit)
-        with contextlib.suppress(ConnectionClosed):
-            await talk.run()
+        self.inside += 1
+        try:
+            with contextlib.suppress(ConnectionClosed):
+                await talk.run()
+        finally:
+            self.inside -= 1
 
 
 class _Cut(Exception):
@@ -127,15 +142,19 @@ class _Talk:
             await self.say(Done(self.position, self.segment))
 
     async def greet(self, start: Start) -> None:
+        if self.server.inside > self.server.places:
+            await self.say(Error("overloaded", "full", None, True, True))
+            return
         if self.server.refuse:
             await self.say(self.server.refuse.pop(0))
             return
         authorization = self.websocket.request.headers.get("Authorization")
         self.heard = Heard(start, authorization=authorization)
         self.server.heard.append(self.heard)
-        self.finished = start.resume.position if start.resume else 0
+        places = start.resume.channels if start.resume else None
+        self.finished = places[0].covered if places else 0
         self.segment = start.resume.segment if start.resume else 0
-        limits = Limits(1 << 20, 10_000, 0, 0)
+        limits = Limits(1 << 20, 10_000, self.server.idle_timeout_ms, 0)
         token = f"token {len(self.server.heard)}"
         await self.say(Ready("session", token, "none", ["en"], limits))
 
@@ -203,3 +222,93 @@ def speaking_server() -> type[SpeakingServer]:
 def serving() -> Serve:
     """``async with serving(server)``: listens on a free port."""
     return _serving
+
+
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}( region:\w+#\w+)?")
+
+
+class CaptionService(ThreadingHTTPServer):
+    """Both services: refuses what is not in their form, keeps the rest."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _CaptionHandler)
+        self.taken: list[tuple[int, str]] = []
+        """Numbers and bodies of captions."""
+        self.refusals: list[int] = []
+        """Statuses that the next posts get."""
+        self.problems: list[str] = []
+        self.tries = 0
+        self.last = 0
+        self.ahead = timedelta()
+        self.delay = 0.0
+
+    def url(self, path: str = "/closedcaption") -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}?id=1&signature=a%2Cb"
+
+
+class _CaptionHandler(BaseHTTPRequestHandler):
+    server: CaptionService
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        is_zoom = urlsplit(self.path).path == "/closedcaption/seq"
+        self.answer(200 if is_zoom else 405, str(self.server.last))
+
+    def do_POST(self) -> None:
+        self.server.tries += 1
+        time.sleep(self.server.delay)
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length).decode("utf-8")
+        query = parse_qs(urlsplit(self.path).query, strict_parsing=True)
+        if self.server.refusals:
+            self.answer(self.server.refusals.pop(0), "")
+            return
+        problem = self.check(query, body)
+        if problem:
+            self.server.problems.append(problem)
+            self.answer(400, "")
+            return
+        self.server.taken.append((int(query["seq"][0]), body))
+        now = datetime.now(UTC) + self.server.ahead
+        self.answer(200, now.replace(tzinfo=None).isoformat(timespec="milliseconds"))
+
+    def check(self, query: dict[str, list[str]], body: str) -> str:
+        """Return what is not as the service wants it."""
+        if self.headers["Content-Type"].split(";")[0] != "text/plain":
+            return "content type"
+        if query.get("id") != ["1"] or query.get("signature") != ["a,b"]:
+            return "the signed part was changed"
+        due = (self.server.taken[-1][0] if self.server.taken else self.server.last) + 1
+        if query.get("seq") != [str(due)]:
+            return f"seq {query.get('seq')}, {due} is due"
+        if not body.endswith("\n"):
+            return "no line break at the end"
+        if urlsplit(self.path).path == "/youtube":
+            lines = body.splitlines()
+            wrong = [line for line in lines[::2] if not _STAMP.fullmatch(line)]
+            return f"times: {wrong}" if wrong or len(lines) % 2 else ""
+        return "" if re.fullmatch(r"[a-z]{2}-[A-Z]{2}", query.get("lang", [""])[0]) else "lang"
+
+    def answer(self, status: int, body: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def caption_service() -> Iterator[CaptionService]:
+    """Both services in one, running."""
+    with CaptionService() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+    assert server.problems == []

@@ -6,6 +6,7 @@ import pysubs2
 import pytest
 import webvtt
 from rich.console import Console
+from rich.text import Text
 
 from stream_client.captions import (
     JsonView,
@@ -13,6 +14,7 @@ from stream_client.captions import (
     PlainLiveView,
     SubtitleView,
     TextView,
+    ViewGroup,
     make_view,
 )
 from stream_client.client import RECONNECTED
@@ -70,6 +72,23 @@ def test_plain_live_ends_with_the_transcript():
     )
 
 
+def test_plain_live_names_who_speaks():
+    talk = [
+        partial("", "yes", 0),
+        partial("", "no", 1),
+        final("yes", channel=0),
+        final("no", channel=1),
+    ]
+    assert written(lambda out: PlainLiveView(out, ("Ada",)), talk) == (
+        "00:01.0 - 00:02.0 ~ Ada: [yes]\n"
+        "00:01.0 - 00:02.0 #2 ~ [no]\n"
+        "00:01.0 - 00:03.0   Ada: yes\n"
+        "00:01.0 - 00:03.0 #2   no\n"
+        "\n"
+        "yes no\n"
+    )
+
+
 def test_srt_is_written_as_it_comes():
     out = io.StringIO()
     view = SubtitleView(out, "srt")
@@ -101,6 +120,33 @@ def test_every_format_has_its_view():
     live = make_view("live", terminal)
     assert type(live) is LiveView
     live.close()
+
+
+def test_a_terminal_has_names_in_a_column_of_their_own():
+    out = Terminal()
+    view = LiveView(
+        Console(file=out, force_terminal=True, width=60, _environ={}), ("Ada", "Benjamin")
+    )
+    view.show(partial("", "no", 1))
+    assert view.render_partials().plain == "00:01.0 - 00:02.0  Benjamin  no"
+    view.show(final("yes"))
+    view.close()
+    line = Text.from_ansi(out.getvalue()).plain
+    assert "00:01.0 - 00:03.0  Ada       yes" in line
+
+
+def test_a_group_shows_to_all_and_closes_all():
+    class Failing(TextView):
+        def close(self):
+            raise OSError("full")
+
+    first, last = io.StringIO(), io.StringIO()
+    group = ViewGroup([Failing(first), PlainLiveView(last)])
+    group.show(final("hello"))
+    with pytest.raises(OSError, match="full"):
+        group.close()
+    assert first.getvalue() == "hello\n"
+    assert last.getvalue().endswith("\n\nhello\n"), "closed all the same"
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import wave
 from importlib.util import find_spec
 
 import numpy as np
+import pysubs2
 import pytest
+import webvtt
 from typer.testing import CliRunner
 
 from stream_client import cli
@@ -160,9 +162,35 @@ async def test_load_fails_when_a_stream_fails(serving, speaking_server, clip):
     assert err.endswith("error: 1 of 2 streams failed\n")
 
 
+async def test_captions_for_others(serving, speaking_server, caption_service, clip, tmp_path):
+    vtt, srt = tmp_path / "talk.vtt", tmp_path / "talk.srt"
+    async with serving(speaking_server()) as server:
+        places = ["--out", vtt, "--out", srt, "--zoom", caption_service.url(), "--live"]
+        result = await run("captions", clip, *places, "--speaker", "Ada", "--url", server.url)
+    assert result == (0, "0-4800\n4800-9600\n", "")
+    assert server.heard[0].start.words
+    said = ["Ada: 0-4800", "Ada: 4800-9600"]
+    captions = webvtt.read(str(vtt))
+    assert [f"{caption.voice}: {caption.text}" for caption in captions] == said
+    assert [event.text for event in pysubs2.load(str(srt))] == said
+    assert [body for _, body in caption_service.taken] == [f"{line}\n" for line in said]
+
+
+async def test_captions_that_nobody_takes_are_a_failure(serving, speaking_server, clip):
+    async with serving(speaking_server()) as server:
+        status, out, err = await run(
+            "captions", clip, "--youtube", "http://127.0.0.1:9/cc", "--url", server.url
+        )
+    assert (status, out) == (1, "0-4800\n4800-9600\n")
+    assert "YouTube did not take a caption" in err
+    assert err.endswith("error: 2 captions were not taken\n")
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (["captions", "x"], ["--out", "--zoom", "--youtube"]),
+        (["captions", "--out", "c.vtt", "--speaker", "A", "--speaker", "B"], ["--speaker"]),
         (["file", "x", "--live", "--format", "srt"], ["--live", "srt", "contradict"]),
         (["file", "x", "--steps", "65"], ["--steps", "64"]),
         (["file", "x", "--format", "mp3"], ["--format", "mp3"]),
@@ -180,4 +208,37 @@ def test_wrong_usage(args, words):
 def test_help_names_the_commands():
     result = CliRunner().invoke(cli.app, ["--help"])
     assert result.exit_code == 0
-    assert all(command in result.output for command in ("file", "mic", "load"))
+    assert all(command in result.output for command in ("file", "mic", "captions", "load"))
+
+
+async def test_a_meeting_of_files(serving, speaking_server, clip, tmp_path):
+    async with serving(speaking_server()) as server:
+        status, out, err = await run(
+            "meeting", f"Anna={clip}", f"Ben={clip}@2", "--url", server.url, "--pace", "max",
+            "--out", tmp_path / "m.md", "--out", tmp_path / "m.vtt", "--title", "Plan",
+        )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert sorted(out.splitlines()) == [
+        "[00:00:00] Anna: 0-4800",
+        "[00:00:00] Anna: 4800-9600",
+        "[00:00:02] Ben: 0-4800",
+        "[00:00:02] Ben: 4800-9600",
+    ]
+    assert (tmp_path / "m.md").read_text().startswith("# Plan\n\nAnna, Ben;")
+    assert (tmp_path / "m.vtt").read_text().count("<v Ben>") == 2
+
+
+async def test_a_meeting_as_json_in_one_mix(serving, speaking_server, clip):
+    async with serving(speaking_server()) as server:
+        status, out, _ = await run(
+            "meeting", f"Anna={clip}", "--url", server.url, "--pace", "max", "--mixed", "always",
+            "--format", "json",
+        )  # fmt: skip
+    assert status == 0
+    assert [each["speaker"] for each in json.loads(out)["utterances"]] == ["Anna", "Anna"]
+
+
+def test_a_meeting_wants_names():
+    result = CliRunner().invoke(cli.app, ["meeting", "clip.wav"])
+    assert result.exit_code == 2
+    assert "NAME=FILE" in re.sub(r"\x1b\[[0-9;]*m", "", result.output)

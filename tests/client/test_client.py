@@ -372,7 +372,7 @@ async def test_a_slow_reader_gets_every_final_but_not_every_ack(serving, speakin
 
 
 async def test_the_examples_of_the_readme_run(serving, speaking_server, tmp_path):
-    quick, whole = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    quick, whole, *_ = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     path = tmp_path / "a.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))

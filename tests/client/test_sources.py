@@ -49,6 +49,17 @@ def test_other_rates_and_stereo_are_converted(tmp_path):
     assert abs(int(spectrum.argmax()) - 440) <= 1
 
 
+def test_two_channels_stay_apart_where_that_is_asked(tmp_path):
+    left, right = tone(16000), np.zeros(16000, "<i2")
+    path = write_wav(tmp_path / "a.wav", np.stack([left, right], 1), 16000, 2)
+    out = np.frombuffer(b"".join(decode_file(path, 2)), "<i2").reshape(-1, 2)
+    assert (out[:, 0] == left).all()
+    assert not out[:, 1].any()
+    mono = write_wav(tmp_path / "b.wav", left)
+    with pytest.raises(SourceError, match="two speakers need a channel each"):
+        list(decode_file(mono, 2))
+
+
 def test_a_compressed_container(tmp_path):
     path = tmp_path / "a.ogg"
     with av.open(str(path), "w") as container:

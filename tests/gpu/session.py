@@ -62,8 +62,11 @@ def plan(out: Path, tiny: bool) -> list[Stage]:
         output = ("--out", str(out / f"{name}.json"))
         return Stage(name, 270, (*SERVER, "decode", *large, "--shapes", shapes, *options, *output))
 
+    def here(script: str) -> str:
+        return str(Path(__file__).with_name(script))
+
     def full(name: str, *options: str) -> Stage:
-        script = str(Path(__file__).with_name("full_size.py"))
+        script = here("full_size.py")
         return Stage(name, 270, (script, *size, *options, "--json", str(out / f"{name}.json")))
 
     def capacity(name: str, first: int, *options: str) -> Stage:
@@ -83,6 +86,7 @@ def plan(out: Path, tiny: bool) -> list[Stage]:
     return [
         Stage("tests", 260, tests),
         full("full-size"),
+        Stage("start", 200, (here("start_cost.py"), *size, "--json", str(out / "start.json"))),
         capacity("capacity", 16, "--kernels", "auto"),
         decode("decode", "--profile"),
         decode("decode-float8", "--float8", "all", "--profile"),

@@ -9,21 +9,29 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
-from hypothesis import settings
+import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as connect_at_once
 
-from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig
+from stream_server.config import (
+    Config,
+    KeysConfig,
+    LimitsConfig,
+    ListenConfig,
+    RecogniserConfig,
+    WebConfig,
+)
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.recogniser.interface import Recogniser
 from stream_server.server import Server, build
-
-# More than ten thousand hostile cases over all APIs: `pytest --hypothesis-profile thorough`.
-settings.register_profile("thorough", max_examples=1000)
 
 LIMITS = LimitsConfig(
     max_sessions=16, max_message_bytes=262_144, max_upload_bytes=2_000_000, drain_seconds=5.0
@@ -38,11 +46,16 @@ def _running(
     *,
     wait: bool = True,
     wyoming_port: int = 0,
+    more_keys: KeysConfig | None = None,
+    web: WebConfig | None = None,
+    otel: bool = False,
 ) -> Iterator[Server]:
     config = Config(
-        listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port),
+        listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port, otel=otel),
         limits=limits,
         recogniser=RecogniserConfig(model="fake"),
+        keys=more_keys or KeysConfig(),
+        web=web or WebConfig(),
     )
     server, ready = build(config, load), threading.Event()
     errors: list[BaseException] = []
@@ -58,7 +71,7 @@ def _running(
     thread.start()
     try:
         if wait:
-            assert ready.wait(20), "the server did not get ready"
+            assert ready.wait(60), "the server did not get ready"
         else:
             while server.port == 0:
                 ready.wait(0.01)
@@ -161,3 +174,147 @@ def talk() -> Callable[..., contextlib.AbstractAsyncContextManager[Talk]]:
             yield conversation
 
     return open_talk
+
+
+# --- three people in a room -----------------------------------------------------------------------
+
+SPEECH = Path(__file__).parents[3] / "shared" / "speech"
+RATE = 16_000
+
+TURNS = (
+    # Who, from which second on, from which set, which clips; kept from training by the recipe of
+    # the embedded model. The second, third and fifth begin while somebody else still speaks.
+    ("Grid", 0.5, "grid_s1", ("grid_s1_sbwo1s",)),
+    ("Jack", 3.0, "fsdd", ("3_jackson_1", "1_jackson_3", "4_jackson_2", "7_jackson_0")),
+    ("Rob", 5.5, "robotutor", ("6b5b522c386d",)),
+    ("Grid", 9.8, "grid_s1", ("grid_s1_lbad8p",)),
+    ("Jack", 10.2, "fsdd", ("9_jackson_4", "5_jackson_5", "2_jackson_6")),
+    ("Rob", 14.0, "robotutor", ("cb843be46906",)),
+)
+BREATH = 2400
+"""Samples of silence between clips of one turn."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What somebody says at a time."""
+
+    speaker: str
+    start: int
+    """Samples."""
+    end: int
+    """Samples."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Three people who sometimes speak at once, each on a track of their own."""
+
+    tracks: dict[str, bytes]
+    """16 kHz mono s16le, all of one length."""
+    turns: tuple[Turn, ...]
+
+    def said(self, speaker: str) -> str:
+        """What somebody says in all."""
+        return " ".join(turn.text for turn in self.turns if turn.speaker == speaker)
+
+    def mixed(self) -> bytes:
+        """All tracks in one."""
+        whole = sum(np.frombuffer(track, "<i2").astype(np.int32) for track in self.tracks.values())
+        return np.clip(whole, -32768, 32767).astype("<i2").tobytes()
+
+    def errors(self, speaker: str, text: str) -> int:
+        """Words of somebody that are wrong, missing or too many in ``text``."""
+        from stream_server.evaluation.scoring import Pair, score
+
+        result = score([Pair(self.said(speaker), text, "en")], spelled=True)
+        return round(result.word.value * result.words)
+
+    def check_speaker(self, speaker: str, start: float, end: float) -> None:
+        """Check that somebody speaks in the middle of a stretch (seconds)."""
+        middle = (start + end) / 2 * RATE
+        own = [turn for turn in self.turns if turn.speaker == speaker]
+        assert any(turn.start - RATE / 2 <= middle <= turn.end + RATE / 2 for turn in own), (
+            f"{speaker} says nothing from {start} to {end} s"
+        )
+
+
+def _read_turn(folder: Path, names: tuple[str, ...]) -> tuple[np.ndarray, str]:
+    texts = {}
+    for line in (folder / "manifest.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        texts[entry["audio"]] = entry["text"]
+    pieces: list[np.ndarray] = []
+    for name in names:
+        pcm, rate = soundfile.read(folder / f"{name}.opus", dtype="int16")
+        assert rate == RATE
+        pieces += [pcm, np.zeros(BREATH, np.int16)]
+    return np.concatenate(pieces[:-1]), " ".join(texts[f"{name}.opus"] for name in names)
+
+
+@pytest.fixture(scope="session")
+def conversation() -> Conversation:
+    """Three people in a room; skipped where the recordings are absent."""
+    if not SPEECH.is_dir():
+        pytest.skip("the recordings are not there: ../shared/speech")
+    spoken, turns = [], []
+    for speaker, second, folder, names in TURNS:
+        pcm, text = _read_turn(SPEECH / folder, names)
+        start = int(second * RATE)
+        spoken.append((speaker, start, pcm))
+        turns.append(Turn(speaker, start, start + len(pcm), text))
+    length = max(turn.end for turn in turns) + RATE
+    tracks = {turn.speaker: np.zeros(length, np.int16) for turn in turns}
+    for speaker, start, pcm in spoken:
+        tracks[speaker][start : start + len(pcm)] = pcm
+    return Conversation({name: pcm.tobytes() for name, pcm in tracks.items()}, tuple(turns))
+
+
+@pytest.fixture(scope="module")
+def hearing(load_embedded: Callable[[RecogniserConfig], Recogniser]) -> Iterator[Server]:
+    """A server with the embedded model, for a module."""
+    with _running(load=load_embedded) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def transcribe(hearing: Server) -> Callable[[bytes], str]:
+    """Returns what the server hears of a track in a stream of its own.
+
+    Without partials, so that the same audio always gives the same text.
+    """
+
+    def hear(audio: bytes) -> str:
+        url = hearing.url.replace("http", "ws", 1) + "/v1/stream"
+        with connect_at_once(url, max_size=None) as socket:
+            socket.send('{"type":"start","partial_interval_ms":0,"language":"en"}')
+            for at in range(0, len(audio), 32_000):
+                socket.send(audio[at : at + 32_000])
+            socket.send('{"type":"stop"}')
+            heard = [json.loads(message) for message in socket]
+        assert heard[-1]["type"] == "done"
+        return " ".join(m["text"].strip() for m in heard if m["type"] == "final")
+
+    return hear
+
+
+@pytest.fixture(scope="module")
+def alone(transcribe: Callable[[bytes], str], conversation: Conversation) -> dict[str, str]:
+    """What the server hears of each track of the conversation in a stream of its own."""
+    return {name: transcribe(track) for name, track in conversation.tracks.items()}
+
+
+@pytest.fixture(scope="session")
+def until_idle() -> Callable[[Server], Any]:
+    """Waits until nobody is inside a server and its engine has nothing to do."""
+
+    async def wait(server: Server) -> None:
+        async with asyncio.timeout(10), httpx.AsyncClient(base_url=server.url) as client:
+            while True:
+                metrics = (await client.get("/metrics")).text
+                if "diffscribe_sessions 0.0" in metrics and "diffscribe_rows 0.0" in metrics:
+                    return
+                await asyncio.sleep(0.02)
+
+    return wait

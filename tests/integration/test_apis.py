@@ -164,13 +164,19 @@ def to_mulaw(samples: np.ndarray) -> bytes:
     return (~(sign | (exponent << 4) | mantissa) & 0xFF).astype(np.uint8).tobytes()
 
 
-class Broken(FakeRecogniser):
+class Breaking(FakeRecogniser):
+    is_broken = False
+
     def start(self, utterances):
-        raise RuntimeError("secret")
+        if self.is_broken:
+            raise RuntimeError("secret")
+        return FakeRecogniser.start(self, utterances)
 
 
 async def test_a_broken_model_fails_the_item_and_not_the_session(running, voice) -> None:
-    with running(load=lambda _: Broken()) as server:
+    model = Breaking()
+    with running(load=lambda _: model) as server:
+        model.is_broken = True  # once it has been measured
         async with realtime(server) as socket:
             for _ in range(2):
                 await append(socket, at_24k(voice()))

@@ -3,65 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import subprocess
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from aiortc import RTCPeerConnection, RTCSessionDescription
-from aiortc.contrib.media import MediaPlayer
 from websockets.asyncio.client import connect
 
-from stream_server.config import LimitsConfig, RecogniserConfig
-from stream_server.recogniser.interface import Recogniser
-from stream_server.server import load_recogniser
-
-CLIP = Path(__file__).parents[1] / "data" / "digits.opus"
-SDP = {"Content-Type": "application/sdp"}
-LIMITS = LimitsConfig(media_timeout_ms=3000)
-
-
-@contextlib.asynccontextmanager
-async def publishing(server, path: str = "/whip", **headers: str) -> AsyncIterator[Any]:
-    """Publish the clip by WHIP; gives the connection, the client and the answer."""
-    connection = RTCPeerConnection()
-    connection.addTransceiver(MediaPlayer(str(CLIP)).audio, direction="sendonly")
-    try:
-        await connection.setLocalDescription(await connection.createOffer())
-        offer = connection.localDescription.sdp
-        async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
-            answer = await http.post(path, content=offer, headers={**SDP, **headers})
-            assert answer.status_code == 201, answer.text
-            await connection.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
-            yield connection, http, answer
-    finally:
-        await connection.close()
-
-
-def session_of(answer: httpx.Response) -> str:
-    return answer.headers["Location"].rpartition("/")[2]
-
-
-async def follow(http: httpx.AsyncClient, session: str, last: str = "") -> list[tuple[str, Any]]:
-    """Every event of a session up to its end, with its id."""
-    events = []
-    headers = {"Last-Event-ID": last} if last else {}
-    async with http.stream("GET", f"/v1/sessions/{session}/events", headers=headers) as stream:
-        number = ""
-        async for line in stream.aiter_lines():
-            if line.startswith("id: "):
-                number = line.removeprefix("id: ")
-            if line.startswith("data: "):
-                events.append((number, json.loads(line.removeprefix("data: "))))
-    return events
-
-
-async def inside(http: httpx.AsyncClient) -> int:
-    return int((await http.get("/readyz")).json()["sessions"])
+from stream_server.config import LimitsConfig
+from tests.integration.webrtc import (
+    LIMITS,
+    cut,
+    follow,
+    inside,
+    offer_with_channel,
+    publishing,
+    session_of,
+)
 
 
 async def test_whip_gives_words_to_every_kind_of_viewer(running) -> None:
@@ -153,9 +109,7 @@ async def test_a_cut_connection_gives_its_finals_and_its_place_back(running) -> 
         async with publishing(server) as (connection, http, answer):
             following = asyncio.create_task(follow(http, session_of(answer)))
             await asyncio.sleep(2.2)  # in the middle of the first words
-            for transceiver in connection.getTransceivers():
-                for protocol in transceiver.sender.transport.transport._connection._protocols:
-                    protocol.transport.abort()  # no goodbye of any kind
+            cut(connection)
             async with asyncio.timeout(10):
                 messages = [message for _, message in await following]
                 while await inside(http):  # noqa: ASYNC110
@@ -183,89 +137,9 @@ async def test_a_stopping_server_ends_calls_and_viewers(running) -> None:
             assert kinds[-1] == ("error", "draining")
 
 
-async def offer_with_channel(server, **start: Any) -> list[dict[str, Any]]:
-    """Send the clip by an exchange of JSON; return what the data channel brought."""
-    connection = RTCPeerConnection()
-    connection.addTransceiver(MediaPlayer(str(CLIP)).audio, direction="sendonly")
-    channel = connection.createDataChannel("transcripts")
-    heard: list[dict[str, Any]] = []
-    done = asyncio.Event()
-
-    @channel.on("message")
-    def take(text: str) -> None:
-        heard.append(json.loads(text))
-        if heard[-1]["type"] == "done":
-            done.set()
-
-    try:
-        await connection.setLocalDescription(await connection.createOffer())
-        body = {"sdp": connection.localDescription.sdp, "type": "offer", "start": start}
-        async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
-            answer = (await http.post("/v1/webrtc/offer", json=body)).json()
-        await connection.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
-        await asyncio.sleep(8.3)
-        channel.send('{"type":"stop"}')
-        async with asyncio.timeout(10):
-            await done.wait()
-        assert heard[0]["session"] == answer["session"]
-        return heard
-    finally:
-        await connection.close()
-
-
 async def test_the_exchange_of_json_with_a_data_channel(running) -> None:
     with running(LIMITS) as server:
         heard = await offer_with_channel(server, words=True, partial_interval_ms=200)
         kinds = [message["type"] for message in heard]
         assert kinds.count("final") == 3
         assert kinds.count("partial") >= 3
-
-
-DEBIAN_PYTHON = "/usr/bin/python3"
-
-
-def run_debian(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Debian's own Python, which has GStreamer's bindings, away from this environment."""
-    return subprocess.run(
-        [DEBIAN_PYTHON, *arguments], capture_output=True, text=True, timeout=60, env={"LANG": "C"}
-    )
-
-
-def has_gstreamer() -> bool:
-    """Whether GStreamer's bindings are there."""
-    asked = 'import gi; gi.require_version("GstWebRTC", "1.0")'
-    return Path(DEBIAN_PYTHON).exists() and not run_debian("-c", asked).returncode
-
-
-async def test_gstreamer_publishes_with_its_rsa_certificate(running) -> None:
-    if not await asyncio.to_thread(has_gstreamer):
-        pytest.skip("no GStreamer with Python bindings here; .ci/run has the Debian packages")
-    script = str(Path(__file__).with_name("gstreamer_whip.py"))
-    with running(LIMITS) as server:
-        url = f"{server.url}/whip/stage"
-        done = await asyncio.to_thread(run_debian, script, str(CLIP), url, "10")
-        assert "/whip/sessions/" in done.stdout, done.stderr
-        async with httpx.AsyncClient(base_url=server.url) as http:
-            events = await follow(http, "stage")
-    finals = [message for _, message in events if message["type"] == "final"]
-    assert len(finals) == 3
-    assert abs(finals[1]["words"][0]["start"] / 16000 - 3.5) < 0.4
-
-
-@pytest.mark.model
-async def test_the_embedded_model_hears_what_webrtc_brings(running, talk) -> None:
-    def load(_: object) -> Recogniser:
-        return load_recogniser(RecogniserConfig(model="embedded", device="cpu", threads=1))
-
-    words = (CLIP.parent / "digits.txt").read_text().split()
-    with running(LIMITS, load=load) as server:
-        heard = await offer_with_channel(server, language="en")
-        finals = [message["text"] for message in heard if message["type"] == "final"]
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-            upload = await http.post("/v1/audio/transcriptions", files={"file": CLIP.read_bytes()})
-    # WebRTC must not lose words that the same model hears in the file.
-    got, file = " ".join(finals).split(), upload.json()["text"].split()
-    hits = sum(word in got for word in words)
-    assert len(finals) == 3
-    assert hits >= sum(word in file for word in words) - 2
-    assert hits >= 3

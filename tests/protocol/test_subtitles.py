@@ -164,3 +164,26 @@ def test_written_a_piece_at_a_time_it_is_the_same(format):
     writer = SubtitleWriter(format)
     pieces = [writer.header(), *(writer.write([cue]) for cue in CUES), writer.write([])]
     assert "".join(pieces) == render(CUES, format)
+
+
+def test_srt_says_who_speaks():
+    cues = make_cues("good morning", 0, SECOND, speaker="Anna  B.")
+    assert render(cues, "srt") == "1\n00:00:00,000 --> 00:00:01,000\nAnna B.: good morning\n\n"
+
+
+def test_vtt_says_who_speaks():
+    text = "this is a sentence which is too long for one line of text"
+    cues = make_cues(text, 0, SECOND, speaker="R&D <2>\n--> x")
+    written = render(cues, "vtt")
+    assert "\n<v R&amp;D &lt;2&gt; --&gt; x>this is" in written
+    [caption] = webvtt.from_buffer(io.StringIO(written)).captions
+    assert caption.text.replace("\n", " ") == text
+
+
+def test_vtt_voices_are_read_back():
+    cues = [*make_cues("one", 0, SECOND, speaker="Anna"), *make_cues("two", 0, SECOND)]
+    captions = webvtt.from_buffer(io.StringIO(render(cues, "vtt"))).captions
+    assert [(caption.voice, caption.text) for caption in captions] == [
+        ("Anna", "one"),
+        (None, "two"),
+    ]

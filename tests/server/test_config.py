@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from stream_server import config as module
 from stream_server.config import (
     Config,
+    KeysConfig,
     LimitsConfig,
     ListenConfig,
     Option,
@@ -23,9 +23,8 @@ from stream_server.config import (
     from_environment,
     load,
     options,
-    render_markdown,
-    render_toml,
 )
+from stream_server.config_text import render_toml
 from stream_server.errors import ConfigError
 
 OPTIONS = {option.name: option for option in options()}
@@ -135,6 +134,37 @@ def test_bad_api_keys_are_refused_and_never_shown(keys: object) -> None:
     assert caught.value.value == "***"
 
 
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("LocalHost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_what_other_machines_reach_wants_a_key_or_a_word(host: str, is_local: bool) -> None:
+    assert ListenConfig(host).is_local is is_local
+    if is_local:
+        Config(ListenConfig(host, wyoming_port=10300))
+        return
+    for listen, keys, named in (
+        (ListenConfig(host), KeysConfig(), "listen.host"),
+        (ListenConfig(host, api_key=("k",), wyoming_port=9), KeysConfig(), "listen.wyoming_port"),
+        (ListenConfig(host, wyoming_port=9), KeysConfig("a.toml"), "listen.wyoming_port"),
+    ):
+        with pytest.raises(ConfigError, match="--allow-anonymous") as caught:
+            Config(listen, keys)
+        assert caught.value.key == named
+        Config(replace(listen, allow_anonymous=True), keys)
+    Config(ListenConfig(host, api_key=("k",)))
+    Config(ListenConfig(host), KeysConfig("a.toml"))
+
+
 # --- sources ----------------------------------------------------------------------------------
 
 
@@ -145,20 +175,24 @@ def test_nothing_given_is_the_default() -> None:
 def test_precedence(tmp_path: Path) -> None:
     file = write(tmp_path, "[listen]\nport = 1\nhost = 'file'\nlog_level = 'error'\n")
     environ = {"DIFFSCRIBE_PORT": "2", "DIFFSCRIBE_HOST": "environment"}
-    overrides = {"port": 3, "host": None}
+    overrides = {"port": 3, "host": None, "allow_anonymous": True}
     listen = load(overrides, environ, file).listen
     assert (listen.port, listen.host, listen.log_level) == (3, "environment", "error")
+    environ["DIFFSCRIBE_ALLOW_ANONYMOUS"] = "true"
     assert load({}, environ, file).listen.port == 2
-    assert load({}, {}, file).listen.port == 1
+    assert load({"allow_anonymous": True}, {}, file).listen.port == 1
 
 
 def test_every_option_by_every_way(tmp_path: Path) -> None:
     wanted = Config(
-        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning", 10300),
+        ListenConfig("0.0.0.0", 81, ("k1", "k2"), "warning", 10300, True, True),
+        KeysConfig("keys.toml", "s" * 32, 2, 3600),
         WebConfig("c.pem", "k.pem", True, ("https://a.example",), ("stun:b.example",)),
-        LimitsConfig(1, 2_000, 3_000, 4_000, 5_000, 6_000, 7.5, 8_000, 9_000),
+        LimitsConfig(
+            1, 2_000, 3_000, 4_000, 5_000, 5_500, 1.5, 5_600, 6_000, 6_500, 7.5, 8_000, 9_000
+        ),
         SegmenterConfig(3),
-        SchedulerConfig(4, 5, 6, 7),
+        SchedulerConfig(4, 5, 6, 7, 0.8),
         RecogniserConfig("fake", "a/backbone", "an/encoder", "cpu", 9, 2, 1, "plain", "float8", 32),
     )
     values = {
@@ -341,42 +375,6 @@ def test_booleans_are_strict() -> None:
     assert not module._is_a(bool, 1)
 
 
-# --- writing ----------------------------------------------------------------------------------
-
-
-def test_toml_explains_and_hides_keys() -> None:
-    config = replace(Config(), listen=ListenConfig(api_key=("hunter2",)))
-    text = render_toml(config)
-    assert "hunter2" not in text
-    assert "# api_key is set; not shown" in text
-    assert "# Live sessions at once.\nmax_sessions = 256\n" in text
-    assert tomllib.loads(text)["limits"]["drain_seconds"] == 30.0
-    assert tomllib.loads(render_toml(Config()))["listen"]["api_key"] == []
-
-
-@given(model=st.from_regex(r"\A\S([^\n\r]*\S)?\Z").filter(lambda text: text.isprintable()))
-def test_toml_quotes_any_text(model: str) -> None:
-    config = replace(Config(), recogniser=RecogniserConfig(model=model))
-    assert tomllib.loads(render_toml(config))["recogniser"]["model"] == model
-
-
-def test_toml_booleans_and_odd_text() -> None:
-    assert module._toml(True) == "true"
-    assert tomllib.loads(f"x = {module._toml(chr(127) + chr(34) + chr(92) + chr(7))}") == {
-        "x": '\x7f"\\\x07'
-    }
-
-
-def test_markdown_has_a_row_for_each_option() -> None:
-    lines = render_markdown().splitlines()
-    assert len(lines) == 2 + len(OPTIONS)
-    assert {line.count(" | ") for line in lines[2:]} == {5}
-    assert (
-        "| `--max-sessions` | `DIFFSCRIBE_MAX_SESSIONS` | `[limits] max_sessions` | `256` "
-        "| 1 to 100000 | Live sessions at once. |"
-    ) in lines
-
-
 @pytest.mark.parametrize(("given", "missing"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
 def test_a_certificate_comes_with_its_key(given: str, missing: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -393,6 +391,7 @@ def test_a_certificate_comes_with_its_key(given: str, missing: str) -> None:
         ("ice_server", "turn:user@a.example"),
         ("allow_origin", "a.example"),
         ("allow_origin", "https://a.example/"),
+        ("token_secret", "short"),
         ("tls_self_signed", "maybe"),
     ],
 )

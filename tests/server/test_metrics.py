@@ -9,7 +9,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_protocol.messages import ErrorCode
-from stream_server.metrics import CONTENT_TYPE, Metrics, SessionOutcome
+from stream_server.metrics import CONTENT_TYPE, Metrics, SessionOutcome, render_markdown
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -39,6 +39,11 @@ def test_render_is_what_a_scraper_reads() -> None:
         "diffscribe_errors": "counter",
         "diffscribe_engine_up": "gauge",
         "diffscribe_build_info": "gauge",
+        "diffscribe_finalise_seconds": "histogram",
+        "diffscribe_guard_hits": "counter",
+        "diffscribe_queue_age_seconds": "gauge",
+        "diffscribe_gpu_memory_bytes": "gauge",
+        "diffscribe_sessions_capacity": "gauge",
     }
     assert all(family.documentation for family in families.values())
     assert CONTENT_TYPE.startswith("text/plain")
@@ -142,3 +147,32 @@ def test_threads_lose_no_count() -> None:
     for thread in threads:
         thread.join()
     assert value(metrics, "steps_total") == 2000
+
+
+def test_what_is_asked_for_is_asked_when_somebody_reads() -> None:
+    metrics, values = Metrics(), [0.5, 1.5]
+    metrics.watch_queue(lambda: values[0])
+    metrics.watch_gpu(lambda: values[1])
+    assert (value(metrics, "queue_age_seconds"), value(metrics, "gpu_memory_bytes")) == (0.5, 1.5)
+    values[:] = [2.0, 3.0]
+    assert (value(metrics, "queue_age_seconds"), value(metrics, "gpu_memory_bytes")) == (2.0, 3.0)
+
+
+def test_flushes_guard_and_capacity() -> None:
+    metrics = Metrics()
+    metrics.record_finalised(0.04)
+    metrics.record_guard_hit(is_final=True)
+    metrics.record_capacity(7)
+    assert value(metrics, "finalise_seconds_bucket", le="0.05") == 1
+    assert value(metrics, "guard_hits_total", kind="final") == 1
+    assert value(metrics, "guard_hits_total", kind="partial") == 0
+    assert value(metrics, "sessions_capacity") == 7
+
+
+def test_the_table_has_a_row_for_each() -> None:
+    rows = render_markdown().splitlines()[2:]
+    assert len(rows) == len(list(Metrics().registry.collect()))
+    assert (
+        "| `diffscribe_errors_total` | counter | `code` | Errors sent to clients, by code. |"
+        in rows
+    )

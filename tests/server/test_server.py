@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import httpx
 import pytest
 
-from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig
+from stream_server.config import (
+    Config,
+    KeysConfig,
+    LimitsConfig,
+    ListenConfig,
+    RecogniserConfig,
+)
 from stream_server.errors import ConfigError, ModelError
+from stream_server.keyring import make_key, remove_key
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.server import Ready, _listen, build, load_recogniser
 
@@ -164,11 +174,34 @@ async def test_an_ipv6_address_is_written_with_brackets() -> None:
 
 
 def test_small_messages_are_sent_at_once() -> None:
-    with _listen(ListenConfig(port=0)) as listener:
+    with _listen(ListenConfig(port=0), 7.5) as listener:
         client = socket.create_connection(listener.getsockname())
         accepted, _ = listener.accept()
         with client, accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_what_nobody_reads_does_not_wait_in_the_system_for_ever() -> None:
+    with _listen(ListenConfig(port=0), 1.0) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            accepted.setblocking(False)
+            with accepted, contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted.send(bytes(65_536))
+            assert _is_connected(port), "it is closed, and what it sent still waits"
+            end = time.monotonic() + 20
+            while _is_connected(port) and time.monotonic() < end:
+                time.sleep(0.05)
+            assert not _is_connected(port)
+
+
+def _is_connected(port: int) -> bool:
+    """Return whether the system keeps the server's end of a connection."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = "0A"
+    return any(row[1].endswith(f":{port:04X}") and row[3] != listening for row in rows)
 
 
 def test_the_fake_is_loaded_by_name_and_without_torch() -> None:
@@ -191,6 +224,56 @@ def test_signals_end_the_process_with_zero(first: signal.Signals) -> None:
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 0
     assert "Traceback" not in errors
+
+
+def test_sighup_reads_the_keys_again(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    secret = make_key(file, "stage")
+    command = [sys.executable, "-c", "from stream_server.cli import main; main()"]
+    command += ["serve", "--port", "0", "--model", "fake", "--keys-file", str(file)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().split(" ready on ")[1].split()[0]
+
+        def ask() -> int:
+            return httpx.get(f"{url}/metrics", headers={"X-API-Key": secret}).status_code
+
+        try:
+            assert ask() == 200
+            process.send_signal(signal.SIGHUP)
+            lines = iter(process.stderr.readline, "")
+            assert next(line for line in lines if "keys read again" in line)
+            remove_key(file, "stage")
+            process.send_signal(signal.SIGHUP)
+            assert '"withdrawn": ["stage"]' in next(line for line in lines if "again" in line)
+            assert ask() == 401
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert secret not in errors
+
+
+async def test_a_wrong_file_of_keys_ends_the_server_at_once(tmp_path: Path) -> None:
+    keys = KeysConfig(str(tmp_path / "absent.toml"))
+    with pytest.raises(ConfigError, match="can be read"):
+        await build(Config(CONFIG.listen, keys, recogniser=CONFIG.recogniser)).serve()
+
+
+async def test_an_open_server_does_not_go_by_a_strangers_name() -> None:
+    for anonymous, status in ((False, 403), (True, 200)):
+        listen = ListenConfig(port=0, allow_anonymous=anonymous)
+        server = build(Config(listen, recogniser=CONFIG.recogniser))
+        ready, task = await started(server)
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(ready.url, headers={"Host": "rebound.example"})
+            assert answer.status_code == status
+            assert (await http.get(ready.url)).status_code == 200
+        server.stop()
+        await asyncio.wait_for(task, 5)
 
 
 def _environment() -> dict[str, str]:

@@ -34,6 +34,10 @@ export class Captions {
         if (!message.text.trim()) this.#remove(segment);
         return segment;
       }
+      case "notice":
+        // What ran when the connection broke comes again from its beginning.
+        if (message.code === "reconnected") this.breakOff();
+        return null;
       default:
         return null;
     }

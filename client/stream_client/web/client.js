@@ -6,21 +6,38 @@
  *     await stream.send(pcm);                 // Int16Array in the rate of `start`
  *     stream.stop();
  *     for await (const message of stream) console.log(message.type, message);
+ *
+ * When the connection breaks it is opened again and the stream goes on, on whichever server answers;
+ * what must be sent again is decided by resume.js.
  */
 
-import { Connection, SUBPROTOCOL, decode, encode } from "./protocol.js";
+import { Connection, LocalProtocolError, SUBPROTOCOL, decode, encode } from "./protocol.js";
+import { SendLog } from "./resume.js";
 
-/** Bytes that may wait in the socket before `send` waits. */
+/** Bytes that may wait in the socket, and as many in the log, before `send` waits. */
 const MAX_BUFFERED = 256 * 1024;
+/** Bytes of one binary frame at most; waiting audio is joined up to this. */
+const MAX_FRAME = 32 * 1024;
 const POLL_MS = 20;
+/** A WebSocket's `readyState` while it can be sent into. */
+const OPEN = 1;
+/** Code of the `notice` that is put in after a resume: partials start anew. */
+export const RECONNECTED = "reconnected";
+
+/** How a broken connection is opened again; as the Python client does. */
+const RECONNECT = { attempts: 20, firstDelayMs: 250, maxDelayMs: 10_000, keepSeconds: 120 };
 
 /** The stream ended otherwise than by `done`. */
 export class StreamError extends Error {
-  /** @param {string} code a protocol error code, `refused` or `broken` */
-  constructor(code, message) {
+  /**
+   * @param {string} code a protocol error code, `refused` or `broken`
+   * @param {{retryable?: boolean}} options whether another try may work
+   */
+  constructor(code, message, { retryable = false } = {}) {
     super(message);
     this.name = "StreamError";
     this.code = code;
+    this.retryable = retryable;
   }
 }
 
@@ -75,62 +92,62 @@ export function socketUrl(path, base = globalThis.location?.href) {
  * Open a stream.
  *
  * @param {string} url path or address of `/v1/stream`
- * @param {{start?: object, apiKey?: string, WebSocket?: typeof WebSocket}} options `start` holds
- *     fields of the protocol's `start`
+ * @param {{start?: object, apiKey?: string, reconnect?: object | null, WebSocket?: typeof WebSocket}}
+ *     options `start` holds fields of the protocol's `start`; `reconnect` says how a break is
+ *     mended (attempts, firstDelayMs, maxDelayMs, keepSeconds), null that it is not
  * @returns {Promise<Stream>} once the server is ready
  * @throws {StreamError} the server did not let us in
  */
-export async function connect(url, { start = {}, apiKey, WebSocket = globalThis.WebSocket } = {}) {
-  const socket = new WebSocket(socketUrl(url), subprotocols(apiKey));
-  socket.binaryType = "arraybuffer";
-  const stream = new Stream(socket);
-  await stream.open(start);
+export async function connect(
+  url,
+  { start = {}, apiKey, reconnect = {}, WebSocket = globalThis.WebSocket } = {},
+) {
+  const open = () => new WebSocket(socketUrl(url), subprotocols(apiKey));
+  const stream = new Stream(open, start, reconnect && { ...RECONNECT, ...reconnect });
+  await stream.open();
   return stream;
 }
 
-/** One conversation; made by {@link connect}. Iterate it to get the messages. */
+/** A stream, over as many connections as it takes; made by {@link connect}. Iterate it. */
 export class Stream {
-  #socket;
-  #connection = new Connection("client");
+  #dial;
+  #start;
+  #reconnect;
+  #log;
   #mailbox = new Mailbox();
+  #talk = null;
+  #isStopped = false;
+  #isOver = false;
+  #progressed = false;
+  #news = () => {};
 
-  constructor(socket) {
-    this.#socket = socket;
-    /** The server's first message. */
+  constructor(dial, start, reconnect) {
+    this.#dial = dial;
+    this.#start = decode("client", encode("client", { type: "start", ...start }));
+    this.#reconnect = reconnect;
+    const capacitySeconds = reconnect?.keepSeconds ?? 0;
+    this.#log = new SendLog(this.#start, { capacitySeconds, keep: reconnect !== null });
+    /** What the server said when the (latest) connection opened. */
     this.ready = null;
-    socket.addEventListener("message", (event) => this.#receive(event.data));
-    socket.addEventListener("close", (event) => this.#close(event));
+    /** Times that the stream was resumed. */
+    this.reconnects = 0;
   }
 
-  /** Say `start` and wait for `ready`. */
-  async open(start) {
-    await new Promise((resolve, reject) => {
-      this.#socket.addEventListener("open", resolve, { once: true });
-      const refused = () => reject(new StreamError("refused", "the server did not let us in"));
-      for (const kind of ["error", "close"])
-        this.#socket.addEventListener(kind, refused, { once: true });
-    });
-    this.#say({ type: "start", ...start });
-    for await (const message of this.#mailbox) {
-      if (message.type === "ready") {
-        this.ready = message;
-        return;
-      }
-    }
+  /** Connect and wait for `ready`. */
+  open() {
+    return new Promise((resolve, reject) => this.#run(resolve, reject));
   }
 
-  /** Name of the session, for viewers. */
+  /** Name of the session, for viewers; another after a break. */
   get session() {
     return this.ready?.session ?? null;
   }
 
   /** Send audio; resolves when there is room for more. */
   async send(data) {
-    if (this.#connection.state === "closed") return;
-    this.#connection.send("audio");
-    this.#socket.send(data);
-    while (this.#socket.bufferedAmount > MAX_BUFFERED && this.#connection.state !== "closed")
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    if (this.#isOver) return;
+    this.#append(() => this.#log.appendAudio(bytesOf(data)));
+    while (!this.#isOver && this.#mustWait()) await pause(POLL_MS);
   }
 
   /** Ask for a final of everything so far. */
@@ -145,14 +162,16 @@ export class Stream {
 
   /** Say that no more audio comes; the last message will be `done`. */
   stop() {
-    if (this.#connection.state === "streaming") this.#say({ type: "stop" });
+    if (this.#isStopped || this.#isOver) return;
+    this.#say({ type: "stop" });
+    this.#isStopped = true;
   }
 
   /** Leave without waiting. */
   close() {
-    this.#connection.close();
+    this.#isOver = true;
     this.#mailbox.close();
-    this.#socket.close(1000);
+    this.#talk?.close(1000);
   }
 
   [Symbol.asyncIterator]() {
@@ -160,9 +179,165 @@ export class Stream {
   }
 
   #say(message) {
-    const text = encode("client", message);
-    this.#connection.send(message);
-    this.#socket.send(text);
+    // Checked as the server would, and with the fields that were left out.
+    const whole = decode("client", encode("client", message));
+    if (!this.#isOver) this.#append(() => this.#log.appendControl(whole));
+  }
+
+  #append(add) {
+    if (this.#isStopped) throw new LocalProtocolError("the stream has been stopped");
+    add();
+    this.#news();
+  }
+
+  #mustWait() {
+    // While disconnected only the log's capacity bounds what is taken, so that a microphone loses
+    // nothing; while connected the socket sets the pace.
+    return this.#log.isFull || (this.#talk && this.#log.unsentBytes > MAX_BUFFERED);
+  }
+
+  /** Hold conversations until one comes to its end. */
+  async #run(opened, refused) {
+    let start = this.#start;
+    for (let attempt = 0; ; ) {
+      this.#progressed = false;
+      try {
+        await this.#converse(start, opened);
+        return this.#finish(null);
+      } catch (error) {
+        attempt = this.#progressed ? 0 : attempt + 1;
+        const fatal = this.#whyNotAgain(error, attempt);
+        if (fatal) {
+          refused(fatal);
+          return this.#finish(fatal);
+        }
+      }
+      await pause(delay(this.#reconnect, attempt));
+      if (this.#isOver) return this.#finish(null);
+      start = this.#log.rewind(this.ready.resume_token);
+    }
+  }
+
+  /** Return the error that ends the stream; null if it can be resumed. */
+  #whyNotAgain(error, attempt) {
+    if (this.#isOver || !this.ready || !error.retryable || !this.#reconnect) return error;
+    if (!this.#log.canResume) {
+      const why = `${error.message}; a container can be read only from its beginning: send PCM`;
+      return new StreamError("broken", why);
+    }
+    if (attempt < this.#reconnect.attempts) return null;
+    return new StreamError("broken", `${error.message}; gave up after ${attempt} tries`);
+  }
+
+  /** Hold one conversation. Returns after `done`; throws whatever else ended it. */
+  async #converse(start, opened) {
+    const talk = new Talk(this.#dial());
+    try {
+      await talk.open();
+      talk.send(start);
+      for await (const message of talk) {
+        if (message.type === "ready") {
+          this.#greet(talk, message, start);
+          opened();
+        } else {
+          this.#take(message);
+        }
+        if (message.type === "done") return;
+      }
+    } finally {
+      this.#talk = null;
+      talk.close(1000);
+      this.#news();
+    }
+  }
+
+  #greet(talk, ready, start) {
+    const isAgain = this.ready !== null;
+    this.ready = ready;
+    this.#talk = talk;
+    this.#pump(talk);
+    if (!isAgain) return;
+    this.reconnects += 1;
+    const from = Math.min(...start.resume.channels.map((place) => place.covered));
+    const message = `the stream goes on from sample ${from}`;
+    this.#mailbox.put({ type: "notice", code: RECONNECTED, message });
+  }
+
+  #take(message) {
+    if (message.type === "ack" || message.type === "final") this.#progressed = true;
+    this.#log.receive(message);
+    this.#mailbox.put(message);
+    // What is finishing anyway is finished where it is.
+    const isMoving = message.type === "notice" && message.code === "draining" && !this.#isStopped;
+    if (isMoving && this.#log.canResume)
+      throw new StreamError("draining", message.message, { retryable: true });
+  }
+
+  /** Send what is in the log and what comes, as the socket takes it, until the talk is over. */
+  async #pump(talk) {
+    while (this.#talk === talk) {
+      const item = talk.bufferedAmount > MAX_BUFFERED ? undefined : this.#log.take(MAX_FRAME);
+      if (item === undefined) await pause(POLL_MS);
+      else if (item === null) await new Promise((resolve) => (this.#news = resolve));
+      else talk.send(item);
+    }
+  }
+
+  #finish(error) {
+    this.#isOver = true;
+    this.#mailbox.close(error);
+  }
+}
+
+/** One connection: frames to messages and back, in legal order. Iterate it; ends by throwing. */
+class Talk {
+  #socket;
+  #connection = new Connection("client");
+  #mailbox = new Mailbox();
+
+  constructor(socket) {
+    this.#socket = socket;
+    socket.binaryType = "arraybuffer";
+    socket.addEventListener("message", (event) => this.#receive(event.data));
+    socket.addEventListener("close", (event) => {
+      this.#connection.close();
+      const why = event.reason || `the connection broke (${event.code})`;
+      this.#mailbox.close(new StreamError("broken", why, { retryable: true }));
+    });
+  }
+
+  get bufferedAmount() {
+    return this.#socket.bufferedAmount;
+  }
+
+  open() {
+    const error = new StreamError("refused", "the server did not let us in", { retryable: true });
+    return new Promise((resolve, reject) => {
+      this.#socket.addEventListener("open", resolve, { once: true });
+      for (const kind of ["error", "close"])
+        this.#socket.addEventListener(kind, () => reject(error), { once: true });
+    });
+  }
+
+  /** Send audio (bytes) or a message; into a socket that is closing nothing is sent any more. */
+  send(item) {
+    if (this.#connection.state === "closed" || this.#socket.readyState !== OPEN) return;
+    if (item instanceof Uint8Array) {
+      this.#connection.send("audio");
+      this.#socket.send(item);
+    } else {
+      this.#connection.send(item);
+      this.#socket.send(encode("client", item));
+    }
+  }
+
+  close(code) {
+    this.#connection.close();
+    this.#socket.close(code);
+  }
+
+  [Symbol.asyncIterator]() {
+    return this.#mailbox[Symbol.asyncIterator]();
   }
 
   #receive(data) {
@@ -171,20 +346,29 @@ export class Stream {
       if (typeof data !== "string") throw new StreamError("broken", "the server sent no text");
       const message = decode("server", data);
       this.#connection.receive(message);
-      if (message.type === "error" && message.fatal)
-        this.#mailbox.close(new StreamError(message.code, message.message));
-      else this.#mailbox.put(message);
-      if (message.type === "done") this.#mailbox.close();
+      if (message.type === "error" && message.fatal) {
+        const { code, retryable } = message;
+        this.#mailbox.close(new StreamError(code, message.message, { retryable }));
+      } else {
+        this.#mailbox.put(message);
+      }
     } catch (error) {
-      this.#connection.close();
       this.#mailbox.close(error);
-      this.#socket.close(3002);
+      this.close(3002);
     }
   }
+}
 
-  #close(event) {
-    this.#connection.close();
-    const why = event.reason || `the connection broke (${event.code})`;
-    this.#mailbox.close(new StreamError("broken", why));
-  }
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Milliseconds before a try, half of it random so that clients spread. */
+function delay({ firstDelayMs, maxDelayMs }, attempt) {
+  const full = Math.min(firstDelayMs * 2 ** attempt, maxDelayMs);
+  return full * (0.5 + Math.random() / 2);
+}
+
+/** Return a copy of samples, or bytes, as bytes: the caller may use its own again. */
+function bytesOf(data) {
+  if (data instanceof ArrayBuffer) return new Uint8Array(data.slice(0));
+  return new Uint8Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength));
 }

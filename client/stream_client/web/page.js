@@ -2,7 +2,7 @@
 
 import { CanvasView } from "./canvas.js";
 import { Captions, Stopwatch } from "./captions.js";
-import { StreamError, connect } from "./client.js";
+import { RECONNECTED, StreamError, connect } from "./client.js";
 import { CLOCK_RATE } from "./protocol.js";
 import { openFile, openMicrophone } from "./sources.js";
 import { CaptionView } from "./view.js";
@@ -18,6 +18,8 @@ const canvas = new CanvasView($("canvas"), $("canvas-step"), $("canvas-at"));
 let run = null;
 /** Name of the newest session, whose captions can be fetched. */
 let session = null;
+/** Whether that session is only the rest of a stream whose connection broke. */
+let isRest = false;
 
 // --- the small things ----------------------------------------------------------------------------
 
@@ -84,8 +86,7 @@ async function start() {
     mine.source = await openSource();
     say("Connecting …");
     mine.stream = await openStream(mine);
-    session = mine.stream.session;
-    showViewers(session);
+    begin(mine.stream.session, false);
     watchLevel(mine);
     say(chosen("source") === "file" ? "Playing the file." : "Listening: speak.");
     await mine.source.play();
@@ -104,6 +105,13 @@ async function start() {
     setRunning(false);
     run = null;
   }
+}
+
+/** Take note of the session that the server now has. */
+function begin(name, rest) {
+  session = name;
+  isRest = rest;
+  showViewers(name);
 }
 
 /** End the audio; the last captions still come. */
@@ -174,13 +182,20 @@ function take(message, mine) {
       canvas.show(message.canvases);
       break;
     case "notice":
-      say(message.message);
+      if (message.code === RECONNECTED) {
+        begin(mine.stream.session, true);
+        say("The connection broke; nothing was lost.");
+      } else {
+        say(message.message);
+      }
       break;
     case "error":
       complain(message.message);
       break;
   }
-  if (captions.take(message)) view.show(captions, $("times").checked);
+  // Some of what is shown may be gone after a break.
+  if (captions.take(message) || message.type === "notice")
+    view.show(captions, $("times").checked);
   const isEmpty = !captions.segments.some((each) => each.isFinal);
   for (const button of [...document.querySelectorAll(".save"), $("clear")])
     button.disabled = isEmpty;
@@ -242,6 +257,10 @@ async function wantsKey() {
 
 async function save(format) {
   let text;
+  if (format !== "json" && isRest) {
+    complain("The server has only the captions since the connection broke.", " JSON has them all.");
+    return;
+  }
   if (format === "json") {
     text = JSON.stringify(captions, null, 2);
   } else {

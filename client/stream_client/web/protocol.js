@@ -21,7 +21,13 @@ const Endpointing = {
   max_segment_ms: optional("integer", 15000),
   min_speech_ms: optional("integer", 90),
 };
-const Resume = { token: "string", position: "integer", segment: optional("integer", 0) };
+const ResumeChannel = { covered: "integer", speaking: optional("boolean", false) };
+const Resume = {
+  token: "string",
+  position: "integer",
+  segment: optional("integer", 0),
+  channels: optional(nullable(list(ResumeChannel)), null),
+};
 const Limits = {
   max_message_bytes: "integer",
   max_unprocessed_ms: "integer",

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from stream_server.errors import error_message, wire_error
-from stream_server.transports.answers import RETRY_AFTER, json_response
+from stream_server.transports.answers import json_response
 from stream_server.transports.auth import KEY_SCHEMES
 from stream_server.transports.dialect import Call
 
@@ -41,8 +41,6 @@ def refuse(error: Exception, call: Call) -> Response:
         text = f"Invalid credentials. {text}"
     code = _CODES.get(status, "Bad Request" if status < 500 else "INTERNAL_SERVER_ERROR")
     headers = {**call_headers(call), "dg-error": text.encode("ascii", "replace").decode()}
-    if wire.retryable and status in (429, 503):
-        headers["Retry-After"] = RETRY_AFTER
     return json_response(_Refusal(code, text, call.request_id), status, headers)
 
 

@@ -22,6 +22,7 @@ from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import Word
 from stream_server.errors import DiffscribeError, InvalidField, error_message
 from stream_server.recogniser.interface import HypothesisWord, RecogniserInfo
+from stream_server.session.allowance import Meter
 from stream_server.session.driver import Services
 from stream_server.session.reports import spread
 from stream_server.transports.answers import json_response
@@ -117,9 +118,9 @@ class FileEndpoint:
         door, call = self._door, Call()
         with structlog.contextvars.bound_contextvars(session=call.request_id):
             try:
-                door.keys.check(request)
-                with door.admission.admit() as services:
-                    return await _answer(request, call, services)
+                key = door.keys.check(request, "file").key
+                with door.admission.admit(key=key) as services:
+                    return await _answer(request, call, services, door.admission.meter(key))
             except ClientDisconnect:
                 return Response(status_code=_GONE)
             except (DiffscribeError, RemoteProtocolError) as error:
@@ -131,7 +132,7 @@ class FileEndpoint:
                 return refuse(error, call)
 
 
-async def _answer(request: Request, call: Call, services: Services) -> Response:
+async def _answer(request: Request, call: Call, services: Services, meter: Meter) -> Response:
     query = request.query_params
     language = read_language(query.get("language"), services.info)
     head = _raw_header(query)
@@ -147,7 +148,7 @@ async def _answer(request: Request, call: Call, services: Services) -> Response:
     async with spool_body(request, services, head) as file:
         loop = asyncio.get_running_loop()
         digest = await loop.run_in_executor(services.executor, _digest, file, len(head))
-        transcriber = FileTranscriber(FileJob(call.request_id, file, language), services)
+        transcriber = FileTranscriber(FileJob(call.request_id, file, language), services, meter)
         work = transcribe(transcriber, language)
         transcription = await run_unless_gone(request.receive, work)
     answer = render(transcription, query, call, services.info, digest)

@@ -138,6 +138,8 @@ class FluxDialect:
         self._is_announced = False
         self._is_eager = False
         """Whether the turn is likely to be over."""
+        self._is_undecided = False
+        """Whether the turn is over, by a pause or by the client's wish."""
 
     def open(self) -> Heard:
         """Say that the connection is there."""
@@ -266,9 +268,9 @@ class FluxDialect:
 
     def _start_speech(self, message: native.SpeechStarted) -> list[msgspec.Struct]:
         is_over = self._listener.started(message, self._pause)
-        if not self._is_eager:
-            return []
-        return self._end() if is_over else [self._report("TurnResumed")]
+        if is_over and (self._is_eager or self._is_undecided):
+            return self._end()
+        return [self._report("TurnResumed")] if self._is_eager else []
 
     def _partial(self, partial: native.Partial) -> list[msgspec.Struct]:
         is_oldest = self._listener.is_oldest(partial.segment)
@@ -286,14 +288,17 @@ class FluxDialect:
         replies: list[msgspec.Struct] = []
         if not self._is_announced:
             replies.append(self._report("StartOfTurn"))
-        if following == "same speech" or self._flushes:
+        # What the client wants ended may be this, or what it says after this.
+        self._is_undecided = bool(self._flushes) and following == "unknown"
+        if following == "same speech" or self._is_undecided:
             return [*replies, self._report("Update")]
         if self._thresholds.eager_ms is None or following == "next turn":
             return [*replies, *self._end()]
         if following == "same turn":
             return [*replies, self._report("Update")]
         if self._is_stopping:
-            return replies  # `done` ends the turn
+            self._is_undecided = True
+            return replies  # what was said after it ends the turn, or `done`
         replies.append(self._report("EagerEndOfTurn"))
         return [*replies, *self._end_in_silence()]
 
@@ -306,7 +311,7 @@ class FluxDialect:
     def _end(self, trigger: str = "") -> list[msgspec.Struct]:
         info = self._report("EndOfTurn", trigger or self._trigger)
         self._turn = self._turn.next()
-        self._is_announced = self._is_eager = False
+        self._is_announced = self._is_eager = self._is_undecided = False
         return [info]
 
     @property

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from livekit import rtc
 
-QUIET_SECONDS = 2.0
+QUIET_SECONDS = 8.0
+"""After which nothing more is expected, of a busy machine too."""
 
 
 def frames(file: str) -> Iterator[rtc.AudioFrame]:

@@ -16,7 +16,10 @@ from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
-QUIET_SECONDS = 2.0
+PIECE_SECONDS = 0.05
+"""Of 100 ms of audio: slow enough for partials on a busy machine."""
+QUIET_SECONDS = 8.0
+"""After which nothing more is expected, of a busy machine too."""
 logger.remove()
 logger.add(sys.stderr, level="WARNING")
 
@@ -60,7 +63,7 @@ async def play(service, audio: bytes, shown: tuple[type, ...], is_turn: bool) ->
         for at in range(0, len(audio), 3200):
             piece = audio[at : at + 3200]
             await worker.queue_frame(InputAudioRawFrame(piece, sample_rate=16000, num_channels=1))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(PIECE_SECONDS)
         if is_turn:
             await worker.queue_frame(VADUserStoppedSpeakingFrame())
         try:

@@ -1,5 +1,5 @@
 // The openai package for JavaScript: a file with word times, then as events.
-// Arguments: the server's URL and an audio file.
+// Arguments: the server's URL and an audio file. OPENAI_BASE_URL is the server's, too.
 
 import fs from "node:fs";
 import OpenAI from "openai";
@@ -19,6 +19,7 @@ show(
   await ask({ response_format: "verbose_json", timestamp_granularities: ["word", "segment"] }),
 );
 for await (const event of await ask({ stream: true })) show("event", event);
+for await (const model of new OpenAI().models.list()) show("by environment", model);
 for await (const model of client.models.list()) show("model", model);
 try {
   await ask({ response_format: "diarized_json" });

@@ -5,6 +5,7 @@ Arguments: the server's URL, a file of PCM at 24 kHz, `vad`, `manual` or `beta`.
 
 import asyncio
 import base64
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from openai import AsyncOpenAI
 
 URL, FILE, MODE = sys.argv[1:]
 AUDIO = Path(FILE).read_bytes()
+QUIET_SECONDS = 30.0 if MODE == "manual" else 8.0
+"""After which nothing more is expected, of a busy machine too; a manual turn has its end."""
 TURN = {"type": "server_vad", "silence_duration_ms": 500}
 
 
@@ -47,21 +50,17 @@ async def main() -> None:
     client = AsyncOpenAI(base_url=f"{URL}/v1", websocket_base_url=url)
     realtime = client.beta.realtime if MODE == "beta" else client.realtime
     options = {"model": "gpt-4o-transcribe"} if MODE == "beta" else {}
-    running, is_quiet = 0, False
+    running = 0
     async with realtime.connect(extra_query={"intent": "transcription"}, **options) as connection:
         saying = asyncio.create_task(say(connection))
-        while True:
-            try:
-                event = await asyncio.wait_for(connection.recv(), 3)
-            except TimeoutError:
-                is_quiet = True
-            if is_quiet:
-                break
-            show(event)
-            kind = event.type.rpartition(".")[2]
-            running += (kind == "committed") - (kind in ("completed", "failed"))
-            if kind == "completed" and saying.done() and not running and MODE == "manual":
-                break
+        with contextlib.suppress(TimeoutError):
+            while True:
+                event = await asyncio.wait_for(connection.recv(), QUIET_SECONDS)
+                show(event)
+                kind = event.type.rpartition(".")[2]
+                running += (kind == "committed") - (kind in ("completed", "failed"))
+                if kind == "completed" and saying.done() and not running and MODE == "manual":
+                    break
         await saying
 
 

@@ -1,6 +1,6 @@
 """The openai package's REST client: every format, events, models, errors.
 
-Arguments: the server's URL and an audio file.
+Arguments: the server's URL and an audio file. OPENAI_BASE_URL is the server's, too.
 """
 
 import json
@@ -31,6 +31,8 @@ show(
 )
 for event in transcribe(stream=True):
     show("event", event)
+for model in openai.OpenAI().models.list():
+    show("by environment", model)
 for model in client.models.list():
     show("model", model)
     show("retrieved", client.models.retrieve(model.id))

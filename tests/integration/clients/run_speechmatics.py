@@ -34,9 +34,10 @@ def show(message) -> None:
 
 
 async def main() -> None:
-    url = URL.replace("http", "ws", 1) + "/v2"
+    # With `file` the address is in SPEECHMATICS_RT_URL.
+    where = {} if MODE == "file" else {"url": URL.replace("http", "ws", 1) + "/v2"}
     key = "wrong" if MODE == "refused" else "sesame"
-    async with AsyncClient(api_key=key, url=url) as client:
+    async with AsyncClient(api_key=key, **where) as client:
         for kind in ServerMessageType:
             client.on(kind, show)
         audio = AudioFormat(chunk_size=3200) if MODE == "file" else RAW

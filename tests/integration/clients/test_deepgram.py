@@ -121,21 +121,32 @@ def test_javascript(server, run_client, two_turns) -> None:
 
 
 @pytest.mark.model
-def test_live_says_what_our_own_protocol_says(real, run_client, clip, native, check_live) -> None:
+def test_the_words_of_people_live(real, run_client, clip, native, recording) -> None:
     arguments = ("deepgram.txt", "run_deepgram.py", real.url, str(clip(RATE)))
-    segments = native(real, RATE)
-    assert said(finals(run_client(*arguments, "finals"))) == segments
-    check_live(said(finals(run_client(*arguments, "live-async"))), segments)
+    texts = said(finals(run_client(*arguments, "finals")))
+    assert texts == native(real, RATE)
+    recording.check(texts)
+    for mode in ("live", "live-async"):
+        recording.check(said(finals(run_client(*arguments, mode))))
 
 
 @pytest.mark.model
-def test_files_say_what_our_own_protocol_says(real, run_client, clip, native) -> None:
+def test_the_words_of_people_in_turns(real, run_client, clip, recording) -> None:
+    arguments = ("deepgram.txt", "run_deepgram.py", real.url, str(clip(RATE)), "flux")
+    ends = check_turns(run_client(*arguments))
+    assert len(ends) >= len(recording.said)
+    recording.check([each["transcript"] for each in ends])
+
+
+@pytest.mark.model
+def test_the_words_of_people_in_files(real, run_client, clip, native, recording) -> None:
     arguments = ("deepgram.txt", "run_deepgram.py", real.url, str(clip(RATE)), "file")
     (answer,) = run_client(*arguments)
     segments = native(real, RATE)
     (channel,) = answer["results"]["channels"]
     (alternative,) = channel["alternatives"]
     assert alternative["transcript"] == " ".join(segments)
+    recording.check([alternative["transcript"]])
     words = alternative["words"]
     assert [word["punctuated_word"] for word in words] == alternative["transcript"].split()
     assert all(a["end"] <= b["start"] for a, b in zip(words, words[1:], strict=False))
@@ -148,11 +159,14 @@ def test_files_say_what_our_own_protocol_says(real, run_client, clip, native) ->
 
 
 @pytest.mark.model
-def test_a_container_from_javascript(real, run_client, native) -> None:
-    opus = Path(__file__).parents[2] / "data" / "digits.opus"
-    (answer,) = run_client("package.json", "run_deepgram.mjs", real.url, str(opus), "file")
-    (alternative,) = answer["results"]["channels"][0]["alternatives"]
-    assert alternative["transcript"].split() == " ".join(native(real, RATE)).split()
+def test_the_words_of_people_from_javascript(real, run_client, clip, recording) -> None:
+    script = ("package.json", "run_deepgram.mjs", real.url)
+    (answer,) = run_client(*script, str(clip("opus")), "file")
+    recording.check([answer["results"]["channels"][0]["alternatives"][0]["transcript"]])
+    *live, _ = run_client(*script, str(clip(RATE)), "live")
+    recording.check(said(finals(live)))
+    *turns, _ = run_client(*script, str(clip(RATE)), "flux")
+    recording.check([each["transcript"] for each in check_turns(turns)])
 
 
 def kinds(shown: list[dict[str, Any]], kind: str) -> list[str]:
@@ -162,23 +176,23 @@ def kinds(shown: list[dict[str, Any]], kind: str) -> list[str]:
 
 
 @pytest.mark.model
-def test_pipecat(real, run_client, clip, native, check_live) -> None:
-    shown = run_client("pipecat.txt", "run_pipecat_deepgram.py", real.url, str(clip(RATE)))
+@pytest.mark.parametrize("mode", ["live", "flux"])
+def test_pipecat(real, run_client, clip, recording, mode: str) -> None:
+    shown = run_client("pipecat.txt", "run_pipecat_deepgram.py", real.url, str(clip(RATE)), mode)
     assert kinds(shown, "ErrorFrame") == []
-    check_live(kinds(shown, "TranscriptionFrame"), native(real, RATE))
+    recording.check(kinds(shown, "TranscriptionFrame"))
     assert kinds(shown, "InterimTranscriptionFrame")
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("mode", ["live", "flux", "file"])
-def test_livekit(real, run_client, clip, native, check_live, mode: str) -> None:
+def test_livekit(real, run_client, clip, native, recording, mode: str) -> None:
     arguments = ("livekit.txt", "run_livekit_deepgram.py", real.url, str(clip(RATE)), mode)
     shown = run_client(*arguments)
     heard = kinds(shown, "final_transcript")
-    segments = native(real, RATE)
+    recording.check(heard)
     if mode == "file":
-        assert heard == [" ".join(segments)]
+        assert heard == [" ".join(native(real, RATE))]
         return
-    check_live(heard, segments)
     starts, ends = kinds(shown, "start_of_speech"), kinds(shown, "end_of_speech")
     assert len(starts) == len(ends) >= len(heard), "what is taken for noise has an end as well"

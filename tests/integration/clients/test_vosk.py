@@ -43,7 +43,6 @@ def test_each_piece_has_one_answer(server, voice, tmp_path, path: str) -> None:
 
 
 @pytest.mark.model
-def test_the_words_are_those_of_our_own_protocol(real, clip, native, check_live) -> None:
-    for rate in (8_000, 16_000):
-        heard = transcribe(real.url, clip(rate), rate)
-        check_live([words_of(heard)], [" ".join(native(real, rate))])
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+def test_the_words_of_people(real, clip, recording, rate: int) -> None:
+    recording.check([words_of(transcribe(real.url, clip(rate), rate))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from stream_server.recogniser.decoder import TINY_VISION
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
 from stream_server.recogniser.ngram import NgramModel, longer_keys
 from stream_server.recogniser.projector import Projector, ProjectorConfig
+from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import Tokenizer
+from tests.server.recogniser.scripted import CPU, MakeRecogniser, Script, deafen
 
 SENTENCES = (
     "zero one two three four five six seven eight nine",
@@ -253,3 +255,38 @@ def published_folders(
                     lora[f"model.{side}.{name}.lora_B"] = torch.randn(linear.out_features, 4) * 0.2
         projector = Projector(ProjectorConfig(24, 20, 32))
     return PublishedFolders(place / "backbone", place / "whisper", model, lora, projector)
+
+
+@pytest.fixture(scope="module")
+def deaf_model(make_model: Callable[..., TranscriptionModel]) -> TranscriptionModel:
+    """Hears nothing by CTC, so that canvases are as long as audio and draft let expect."""
+    return deafen(make_model())
+
+
+@pytest.fixture
+def make(deaf_model: TranscriptionModel, tokenizer: Tokenizer) -> MakeRecogniser:
+    """Builds a recogniser around the shared network."""
+
+    def build(network: TranscriptionModel | None = None) -> DiffusionRecogniser:
+        return DiffusionRecogniser(network or deaf_model, tokenizer, CPU, steps=6)
+
+    return build
+
+
+@pytest.fixture
+def recogniser(make: MakeRecogniser) -> DiffusionRecogniser:
+    return make()
+
+
+@pytest.fixture
+def doctor(
+    deaf_model: TranscriptionModel, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[int, int], tuple[Sequence[int], Sequence[float]]]], Script]:
+    """Puts a script in the decoder's place."""
+
+    def install(say: Callable[[int, int], tuple[Sequence[int], Sequence[float]]]) -> Script:
+        script = Script(deaf_model.decoder.vocabulary, say)
+        monkeypatch.setattr(deaf_model.decoder, "denoise", script)
+        return script
+
+    return install

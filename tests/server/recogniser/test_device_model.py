@@ -104,6 +104,26 @@ def test_a_step_is_that_of_the_plain_model(model: PublishedModel, sizes: tuple[i
         soft = wanted.conditioning
 
 
+def test_it_hears_what_the_plain_model_hears(model: PublishedModel) -> None:
+    """More rows than a graph of audio has."""
+    plain = copy.deepcopy(model)
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    pcm = torch.randn(11, 40_000, generator=torch.Generator().manual_seed(5)) * 0.1
+    lengths = torch.tensor([40_000 - 2_000 * row for row in range(11)])
+    pcm *= torch.arange(40_000) < lengths[:, None]
+    languages = torch.tensor([row % 2 for row in range(11)])
+    with torch.inference_mode():
+        heard = [each.hear(pcm, lengths, languages)[1] for each in (plain, fast)]
+        for wanted, got in zip(*heard, strict=True):
+            assert got.draft() == wanted.draft() != []
+            spans = [each.align(wanted.draft()) for each in (wanted, got)]
+            assert spans[0] is not None
+            assert spans[1] is not None
+            for one, other in zip(*spans, strict=True):
+                assert (one.start, one.end) == (other.start, other.end)
+                assert one.score == pytest.approx(other.score, rel=1e-3)
+
+
 def test_a_row_does_not_depend_on_its_neighbours(model: PublishedModel) -> None:
     fast = DeviceModel(model, plain_kernels(), ROWS)
     cache = listen(fast, [0, 1, 0])
@@ -233,17 +253,19 @@ def test_graphs_decode_as_the_eager_step_does(model: PublishedModel, is_float8: 
     fast.warm(lambda _, done, total: seen.append((done, total)))
     assert seen[0][0] == 0
     assert seen[-1][0] == seen[-1][1]
-    results = []
+    results, drafts = [], []
     for each in (fast, eager):
         pcm = torch.randn(3, 8_000, generator=torch.Generator().manual_seed(5)).to(device)
         lengths = torch.tensor([8_000] * 3, device=device)
         generators = tuple(torch.Generator(device).manual_seed(row) for row in range(3))
         canvas = torch.full((3, 16), 7, device=device)
         with torch.inference_mode():
-            cache, _ = each.hear(pcm, lengths, torch.tensor([0, 1, 0], device=device))
+            cache, frames = each.hear(pcm, lengths, torch.tensor([0, 1, 0], device=device))
+            drafts.append([every.draft() for every in frames])
             soft = torch.zeros(3, 16, each.conditioning_size, device=device)
             heat = torch.full((3,), 0.8, device=device)
             state = StepInput(canvas, (16, 8, 16), soft, (False,) * 3, heat, generators)
             results.append(each.step(state, cache))
     assert results[0].canvas.tolist() == results[1].canvas.tolist()
     assert results[0].argmax.tolist() == results[1].argmax.tolist()
+    assert drafts[0] == drafts[1]

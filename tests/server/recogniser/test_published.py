@@ -100,19 +100,22 @@ def decode(
 def test_text_is_generated_as_transformers_generates_it(
     seed: int, make: Callable[..., PublishedModel], published_folders: Any
 ) -> None:
+    # Few: each makes differences of rounding some ten times as large, and after eight a token may
+    # go to another expert.
+    steps = 4
     model = make(bound=6.0)
     for parameter in model.decoder.lora().values():
         parameter.zero_()
     prompt = torch.randint(model.vocabulary, (1, 30))
     cache, _ = model.decoder.prefill(model.decoder.embed(prompt), torch.tensor([30]))
-    own = decode(model, cache, [seed], (WIDTH,), STEPS)
+    own = decode(model, cache, [seed], (WIDTH,), steps)
     upstream = copy.deepcopy(published_folders.model)
     upstream.config.canvas_length = WIDTH
     torch.manual_seed(seed)
     said = upstream.generate(
         prompt,
         max_new_tokens=WIDTH,
-        max_denoising_steps=STEPS,
+        max_denoising_steps=steps,
         sampler_config=EntropyBoundSamplerConfig(6.0),
         stability_threshold=9,
         eos_token_id=[],
@@ -237,7 +240,8 @@ def test_every_utterance_is_thirty_seconds_to_the_model(model: PublishedModel) -
 @torch.inference_mode()
 def test_ctc_through_the_head_is_that_of_all_scores(model: PublishedModel) -> None:
     tokens = torch.randn(30, 32) * 3
-    frames = HeadFrames(model.decoder, tokens, blank=0)
+    best, norm = model.decoder.read_head(tokens)
+    frames = HeadFrames(model.decoder, tokens, best.tolist(), norm, blank=0)
     logs = model.decoder.head(tokens).log_softmax(-1).numpy()
     assert frames.draft() == greedy(logs)
     assert frames.evidence(frames.draft(), 16, 1.0) is None
@@ -249,6 +253,32 @@ def test_ctc_through_the_head_is_that_of_all_scores(model: PublishedModel) -> No
     np.testing.assert_allclose([s.score for s in own], [s.score for s in whole], rtol=1e-3)
     assert frames.align([5] * 30) is None
     assert frames.align([]) == []
+
+
+@torch.inference_mode()
+def test_frames_of_many_rows_are_read_together(
+    model: PublishedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "SLICE", 7)
+    tokens = torch.randn(3, 188, 32) * 3
+    hop = model.samples_per_ctc_frame
+    sizes: list[int] = []
+
+    def read(hidden: Tensor) -> tuple[Tensor, Tensor]:
+        sizes.append(len(hidden))
+        return model.decoder.read_head(hidden)
+
+    lengths = [5 * hop, 8 * hop - 1, 999 * hop]
+    together = model.frames(tokens, lengths, read)
+    assert sizes == [7] * (201 // 7) + [201 % 7]
+    for row, (frames, count) in enumerate(zip(together, (5, 8, 188), strict=True)):
+        logs = model.decoder.head(tokens[row, :count]).log_softmax(-1).numpy()
+        assert frames.draft() == greedy(logs)
+        own, whole = frames.align([5, 6]), align(logs, [5, 6])
+        assert own is not None
+        assert whole is not None
+        assert [(s.start, s.end) for s in own] == [(s.start, s.end) for s in whole]
+        np.testing.assert_allclose([s.score for s in own], [s.score for s in whole], rtol=1e-3)
 
 
 def test_half_precision_stays_where_it_is(make: Callable[..., PublishedModel]) -> None:

@@ -3,143 +3,47 @@
 from __future__ import annotations
 
 import itertools
-import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     StableAndConfidentStoppingCriteria,
 )
 
-from stream_server.recogniser.alignment import DenseFrames
 from stream_server.recogniser.denoise import MASK
 from stream_server.recogniser.draft import DraftConfig
-from stream_server.recogniser.interface import Hypothesis, Pcm, Recogniser, Utterance
+from stream_server.recogniser.interface import Hypothesis, Recogniser, Utterance
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
-from stream_server.recogniser.recogniser import MIN_SAMPLES, DiffusionRecogniser, DiffusionRow
-from stream_server.recogniser.support import GuardConfig, confidence, support
+from stream_server.recogniser.recogniser import DiffusionRecogniser
+from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import END, Tokenizer
-
-CPU = torch.device("cpu")
-SURE, UNSURE = 25.0, 3.0
-"""Scores of the scripted token above all others: entropy of nothing, and of a little."""
-MakeRecogniser = Callable[..., DiffusionRecogniser]
-
-
-def sound(samples: int, seed: int = 0) -> Pcm:
-    values = np.random.default_rng(seed).standard_normal(samples)
-    swell = np.sin(np.arange(samples) / 3000 + seed) ** 2
-    return (0.2 * swell * values).astype(np.float32)
-
-
-def finish(recogniser: DiffusionRecogniser, *rows: DiffusionRow) -> list[list[Hypothesis]]:
-    """Step rows together until each is finished; all hypotheses of each."""
-    said: list[list[Hypothesis]] = [[] for _ in rows]
-    for _ in range(100):
-        running = [index for index, own in enumerate(said) if not (own and own[-1].is_final)]
-        if not running:
-            return said
-        for index, hypothesis in zip(
-            running, recogniser.step([rows[index] for index in running]), strict=True
-        ):
-            said[index].append(hypothesis)
-    raise AssertionError("a row is never finished")
+from tests.server.recogniser.scripted import (
+    SURE,
+    UNSURE,
+    MakeRecogniser,
+    Script,
+    deafen,
+    decode,
+    finish,
+    sentence,
+    sound,
+    sure,
+)
 
 
-def decode(recogniser: DiffusionRecogniser, utterance: Utterance) -> list[Hypothesis]:
-    """All hypotheses of an utterance alone."""
-    rows = recogniser.start([utterance])
-    (said,) = finish(recogniser, *rows)
-    recogniser.release(rows)
-    return said
-
-
-@dataclass(slots=True)
-class Script:
-    """Stands for the decoder: says a canvas at each call, with a score for each position."""
-
-    vocabulary: int
-    say: Callable[[int, int], tuple[Sequence[int], Sequence[float]]]
-    """From the call's number and the canvas's width to tokens and their scores."""
-    calls: int = 0
-    seen: list[Tensor] = field(default_factory=list)
-    """The canvases that came in."""
-
-    def __call__(self, canvas: Tensor, lengths: Tensor, *rest: Any) -> Tensor:
-        self.seen.append(canvas.clone())
-        scores = torch.zeros(*canvas.shape, self.vocabulary)
-        for row, width in enumerate(lengths.tolist()):
-            tokens, sharpness = self.say(self.calls, width)
-            for place, (token, value) in enumerate(zip(tokens, sharpness, strict=True)):
-                scores[row, place, token] = value
-        self.calls += 1
-        return scores
-
-
-@pytest.fixture(scope="module")
-def model(make_model: Callable[..., TranscriptionModel]) -> TranscriptionModel:
-    """Hears nothing by CTC, so that canvases are as long as audio and draft let expect."""
-    return deafen(make_model())
-
-
-def deafen(model: TranscriptionModel) -> TranscriptionModel:
-    with torch.no_grad():
-        model.ctc.linear.bias[:: model.ctc.vocabulary] += 60
-    return model
-
-
-@pytest.fixture
-def make(model: TranscriptionModel, tokenizer: Tokenizer) -> MakeRecogniser:
-    """Builds a recogniser around the shared network."""
-
-    def build(network: TranscriptionModel | None = None) -> DiffusionRecogniser:
-        return DiffusionRecogniser(network or model, tokenizer, CPU, steps=6)
-
-    return build
-
-
-@pytest.fixture
-def recogniser(make: MakeRecogniser) -> DiffusionRecogniser:
-    return make()
-
-
-@pytest.fixture
-def doctor(
-    model: TranscriptionModel, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[[int, int], tuple[Sequence[int], Sequence[float]]]], Script]:
-    """Puts a script in the decoder's place."""
-
-    def install(say: Callable[[int, int], tuple[Sequence[int], Sequence[float]]]) -> Script:
-        script = Script(model.decoder.vocabulary, say)
-        monkeypatch.setattr(model.decoder, "denoise", script)
-        return script
-
-    return install
-
-
-def sentence(tokens: Sequence[int], width: int) -> list[int]:
-    """Tokens, and the end up to the canvas's end."""
-    return [*tokens, *[END] * width][:width]
-
-
-def sure(tokens: Sequence[int]) -> Callable[[int, int], tuple[list[int], list[float]]]:
-    """A script that says the same, surely, at every call."""
-    return lambda _, width: (sentence(tokens, width), [SURE] * width)
-
-
-def test_it_is_a_recogniser(recogniser: DiffusionRecogniser, model: TranscriptionModel) -> None:
+def test_it_is_a_recogniser(
+    recogniser: DiffusionRecogniser, deaf_model: TranscriptionModel
+) -> None:
     checked: Recogniser = recogniser
     checked.warm_up()
     info = checked.info
     assert (info.name, info.languages) == ("toy", ("en",))
-    assert info.max_samples == model.config.max_seconds * 16_000 == 320_000
+    assert info.max_samples == deaf_model.config.max_seconds * 16_000 == 320_000
     assert info.default_steps == 6
     assert info.max_rows >= 1
     utterance = Utterance(sound(8000), steps=2)
@@ -179,7 +83,7 @@ def test_an_utterance_may_be_empty_of_words(recogniser: DiffusionRecogniser, doc
 
 
 def test_the_language_asked_for_is_told(
-    recogniser: DiffusionRecogniser, doctor: Any, model: TranscriptionModel
+    recogniser: DiffusionRecogniser, doctor: Any, deaf_model: TranscriptionModel
 ) -> None:
     doctor(sure([]))
     rows = recogniser.start(
@@ -250,16 +154,16 @@ def test_doubt_of_the_end_itself_counts(
 
 
 def test_the_next_step_sees_the_last_one(
-    recogniser: DiffusionRecogniser, model: TranscriptionModel, monkeypatch: pytest.MonkeyPatch
+    recogniser: DiffusionRecogniser, deaf_model: TranscriptionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    denoise = model.decoder.denoise
+    denoise = deaf_model.decoder.denoise
 
     def spy(canvas: Tensor, lengths: Tensor, cache: Any, given: Tensor, which: Tensor) -> Tensor:
         seen.append((canvas, given, which))
         return denoise(canvas, lengths, cache, given, which)
 
-    monkeypatch.setattr(model.decoder, "denoise", spy)
+    monkeypatch.setattr(deaf_model.decoder, "denoise", spy)
     rows = recogniser.start([Utterance(sound(8000), steps=4), Utterance(sound(9000), steps=4)])
     recogniser.step(rows[:1])
     recogniser.step(rows)
@@ -503,211 +407,6 @@ def test_the_canvas_is_told_when_it_grows(recogniser: DiffusionRecogniser, docto
     doctor(long_text(20))
     said = decode(recogniser, Utterance(sound(4000), steps=6, trace=True))
     assert all(hypothesis.canvas for hypothesis in said)
-
-
-# What is told
-
-
-def test_words_come_with_the_last_step(
-    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
-) -> None:
-    words = tokenizer.encode("six seven")
-    doctor(lambda _, width: (sentence(words, width), [UNSURE] * width))
-    *before, last = decode(recogniser, Utterance(sound(16_000), steps=3))
-    assert [hypothesis.words for hypothesis in before] == [(), ()]
-    assert [hypothesis.canvas for hypothesis in (*before, last)] == [None] * 3
-    assert [word.text for word in last.words] == ["six", " seven"]
-
-
-def test_a_trace_shows_canvas_and_words_at_every_step(
-    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
-) -> None:
-    words = tokenizer.encode("six seven")
-    doctor(lambda _, width: (sentence(words, width), [UNSURE] * width))
-    said = decode(recogniser, Utterance(sound(16_000), steps=3, trace=True))
-    assert len(said) == 3
-    for hypothesis in said:
-        assert hypothesis.text == "six seven"
-        assert hypothesis.canvas is not None
-        assert hypothesis.canvas.startswith(" six seven<eos><eos>")
-
-
-def test_a_word_is_as_sure_as_its_least_sure_token_and_the_audio(
-    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
-) -> None:
-    words = tokenizer.encode("xylo six")
-    places = [places for _, places in tokenizer.words(words)]
-    assert len(places[0]) > 1
-    sharpness = [SURE] * 48
-    sharpness[places[0][1]] = UNSURE
-    doctor(lambda _, width: (sentence(words, width), sharpness[:width]))
-    rows = recogniser.start([Utterance(sound(16_000), steps=2)])
-    last = finish(recogniser, *rows)[0][-1]
-    assert last.confidences[places[0][1]] < 0.5
-    spans = rows[0].ctc.align(words)
-    assert spans is not None
-    for word, own, sure_of in zip(last.words, places, (places[0][1], places[1][0]), strict=True):
-        heard = support([spans[place] for place in own])
-        assert word.confidence == pytest.approx(confidence(last.confidences[sure_of], heard))
-
-
-def test_text_that_the_audio_does_not_support_is_dropped(
-    make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
-) -> None:
-    recogniser = make()
-    doctor(sure(tokenizer.encode("six seven")))
-    recogniser.retune("noise", GuardConfig(0.1, 0.3))
-    assert recogniser.guard == GuardConfig(0.1, 0.3)
-    traced = decode(recogniser, Utterance(sound(16_000), steps=2, trace=True))
-    assert traced[0].text == "six seven"  # on its way it is shown as it is
-    assert (traced[-1].text, traced[-1].words) == ("", ())
-    assert traced[-1].tokens == tuple(tokenizer.encode("six seven"))
-    recogniser.retune("noise", GuardConfig(0, 0))
-    assert decode(recogniser, Utterance(sound(16_000), steps=2))[-1].text == "six seven"
-
-
-def test_the_first_word_that_stays_begins_the_text(
-    make: MakeRecogniser, doctor: Any, tokenizer: Tokenizer
-) -> None:
-    doctor(sure(tokenizer.encode("six seven")))
-    recogniser = make()
-    (row,) = recogniser.start([Utterance(sound(16_000), steps=1)])
-    tokens = tokenizer.encode("six seven")
-    places = [places for _, places in tokenizer.words(tokens)]
-    logs = np.full((25, tokenizer.size), -20.0, np.float32)
-    logs[:, 0] = 0.0
-    for frame, place in enumerate(places[1]):
-        logs[10 + frame, tokens[place]] = 0.0
-    row.ctc = DenseFrames(logs, (), END)
-    recogniser.retune("noise", GuardConfig(0.1, 0))
-    assert finish(recogniser, row)[0][-1].text == "seven"
-
-
-def test_the_start_can_be_another(make: MakeRecogniser) -> None:
-    recogniser = make()
-    before = recogniser.sampler
-    recogniser.retune("ctc", recogniser.guard)
-    assert recogniser.sampler == replace(before, start="ctc")
-    assert make().sampler == before
-
-
-@settings(max_examples=15, deadline=None)
-@given(data=st.data())
-def test_word_times_are_in_order_and_inside_the_utterance(
-    model: TranscriptionModel, tokenizer: Tokenizer, data: st.DataObject
-) -> None:
-    recogniser = DiffusionRecogniser(model, tokenizer, CPU, steps=6)
-    samples = data.draw(st.integers(0, 40_000))
-    tokens = data.draw(st.lists(st.integers(0, tokenizer.size - 1), max_size=40))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model.decoder, "denoise", Script(tokenizer.size, sure(tokens)))
-        last = decode(recogniser, Utterance(sound(samples), steps=1))[-1]
-    known = [word for word in last.words if word.start is not None]
-    times = [time for word in known for time in (word.start, word.end)]
-    assert len(known) in (0, len(last.words))
-    assert times == sorted(times)
-    assert all(0 <= time <= samples for time in times)
-
-
-def test_words_that_do_not_fit_into_the_audio_have_no_times(
-    recogniser: DiffusionRecogniser, doctor: Any, tokenizer: Tokenizer
-) -> None:
-    doctor(sure(tokenizer.encode("zzz zzz zzz zzz")))
-    last = decode(recogniser, Utterance(sound(MIN_SAMPLES), steps=2))[-1]
-    assert {(word.start, word.end) for word in last.words} == {(None, None)}
-
-
-# Audio
-
-
-@pytest.mark.parametrize("samples", [0, 1, 159, 160, 161, MIN_SAMPLES - 1, MIN_SAMPLES])
-def test_short_audio_is_decoded(recogniser: DiffusionRecogniser, samples: int) -> None:
-    rows = recogniser.start([Utterance(sound(samples), steps=2), Utterance(sound(20_000), steps=2)])
-    alone = recogniser.start([Utterance(sound(samples), steps=2)])
-    assert rows[0].ctc.logs.shape == alone[0].ctc.logs.shape
-    np.testing.assert_allclose(rows[0].ctc.logs, alone[0].ctc.logs, atol=1e-3)
-    for said in finish(recogniser, *rows):
-        assert said[-1].is_final
-
-
-def test_silence_is_decoded(recogniser: DiffusionRecogniser) -> None:
-    last = decode(recogniser, Utterance(np.zeros(16_000, np.float32), steps=2))[-1]
-    assert all(np.isfinite(last.confidences))
-
-
-def test_longer_audio_than_the_longest_is_decoded_whole(
-    make_model: Callable[..., TranscriptionModel], make: MakeRecogniser
-) -> None:
-    # The limit is for those who cut segments; it is not enforced here.
-    recogniser = make(deafen(make_model(max_seconds=1.0)))
-    assert recogniser.info.max_samples == 16_000
-    pcm = sound(3 * 16_000)
-    (row,) = recogniser.start([Utterance(pcm, steps=1)])
-    assert len(row.ctc.logs) * 640 >= len(pcm)
-    finish(recogniser, row)
-
-
-def test_audio_that_may_not_be_written_to_is_fine(recogniser: DiffusionRecogniser) -> None:
-    pcm = np.frombuffer(sound(8000).tobytes(), np.float32)
-    assert not pcm.flags.writeable
-    assert decode(recogniser, Utterance(pcm, steps=1))[-1].is_final
-
-
-def test_the_audio_is_left_as_it_was(recogniser: DiffusionRecogniser) -> None:
-    pcm = sound(8000)
-    before = pcm.copy()
-    decode(recogniser, Utterance(pcm, steps=2))
-    np.testing.assert_array_equal(pcm, before)
-
-
-# Coming and going
-
-
-def test_rows_can_be_released_in_any_state(recogniser: DiffusionRecogniser) -> None:
-    rows = recogniser.start([Utterance(sound(8000), steps=2) for _ in range(3)])
-    recogniser.release([])
-    recogniser.release(rows[:1])
-    finish(recogniser, rows[1])
-    recogniser.release(rows)
-    recogniser.release(rows)
-    recogniser.release([object()])  # type: ignore[list-item]
-    assert len(recogniser.step(rows[2:])) == 1
-
-
-def test_rows_leave_and_others_come_without_a_trace(recogniser: DiffusionRecogniser) -> None:
-    utterances = [Utterance(sound(5000 + 500 * i, i), steps=3, seed=i) for i in range(6)]
-    alone = [recogniser.step(recogniser.start([each]))[0].tokens for each in utterances]
-    rows = list(recogniser.start(utterances[:2]))
-    assert recogniser.step(rows)[1].tokens == alone[1]
-    for index in range(2, 6):
-        recogniser.release([rows.pop(0)])
-        rows += recogniser.start([utterances[index]])
-        assert recogniser.step(rows)[1].tokens == alone[index]
-
-
-def test_a_row_is_never_taken_for_one_that_was_forgotten(recogniser: DiffusionRecogniser) -> None:
-    # Prompts are told apart by place; a place must not be free again while it is remembered.
-    (row,) = recogniser.start([Utterance(sound(8000), steps=3)])
-    recogniser.step([row])
-    prompt = weakref.ref(row.cache.keys[0])
-    del row
-    assert prompt() is not None
-    recogniser.release([])
-    assert prompt() is None
-
-
-def test_tokens_that_stand_for_nothing_are_left_out(
-    make_model: Callable[..., TranscriptionModel],
-    make: MakeRecogniser,
-    config: ModelConfig,
-    tokenizer: Tokenizer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    size = tokenizer.size + 8
-    model = deafen(make_model(decoder={**config.decoder, "vocab_size": size}))
-    tokens = [*tokenizer.encode("six"), size - 1]
-    monkeypatch.setattr(model.decoder, "denoise", Script(size, sure(tokens)))
-    assert decode(make(model), Utterance(sound(8000), steps=2))[-1].text == "six"
 
 
 # The absorbing scheme

@@ -13,6 +13,8 @@ from stream_server.recogniser.interface import Hypothesis, Recogniser, Row, Utte
 from stream_server.scheduler.rows import Rows, StepResult
 
 BAD = 666
+EVERY = range(100)
+"""Numbers of all rows."""
 
 
 def utterance(seed: int = 0, steps: int = 3) -> Utterance:
@@ -54,7 +56,7 @@ def run(rows: Rows, utterances: dict[int, Utterance]) -> StepResult:
     """Run to the end; finals and failures only."""
     total = StepResult(failures=rows.start(utterances))
     for _ in range(20):
-        result = rows.step()
+        result = rows.step(EVERY)
         finals = {n: each for n, each in result.hypotheses.items() if each.is_final}
         total.hypotheses.update(finals)
         total.failures.update(result.failures)
@@ -81,11 +83,11 @@ def test_after_a_failure_the_suspects_run_alone_and_newcomers_together() -> None
     fragile = Fragile(at_step=1)
     rows = Rows(fragile)
     rows.start({0: utterance(1), 1: utterance(BAD)})
-    rows.step()
+    rows.step(EVERY)
     assert fragile.batches == [2, 1, 1]
     rows.start({2: utterance(2), 3: utterance(3)})
     fragile.batches.clear()
-    rows.step()
+    rows.step(EVERY)
     assert fragile.batches == [2, 1]
 
 
@@ -128,7 +130,7 @@ def test_a_row_that_never_ends_is_given_up() -> None:
 
     rows = Rows(Endless())
     rows.start({0: utterance(steps=1)})
-    results = [rows.step() for _ in range(30)]
+    results = [rows.step(EVERY) for _ in range(30)]
     assert sum(0 in result.failures for result in results) == 1
     assert len(rows) == 0
 
@@ -151,6 +153,18 @@ def test_release_passes_over_the_unknown_and_survives_a_bad_recogniser(
 
 def test_an_empty_step_calls_nobody() -> None:
     fragile = Fragile()
-    assert Rows(fragile).step() == StepResult()
+    assert Rows(fragile).step(EVERY) == StepResult()
     assert Rows(fragile).start({}) == {}
     assert fragile.batches == []
+
+
+def test_rows_that_are_not_named_are_paused() -> None:
+    recogniser = FakeRecogniser()
+    rows = Rows(recogniser)
+    rows.start({1: utterance(), 2: utterance(seed=1)})
+    for _ in range(3):
+        result = rows.step([2, 9])
+    assert list(result.hypotheses) == [2]
+    assert result.hypotheses[2].is_final
+    assert len(rows) == 1
+    assert [rows.step([1]).hypotheses[1].step for _ in range(3)] == [1, 2, 3]

@@ -177,7 +177,9 @@ def test_snapshot_is_the_running_segment_without_its_pause() -> None:
     np.testing.assert_array_equal(second.pcm, pcm[second.start : second.end])
 
 
-@pytest.mark.parametrize(("silence_ms", "pause"), [(500, 10), (240, 10), (1000, 35)])
+@pytest.mark.parametrize(
+    ("silence_ms", "pause"), [(500, 10), (450, 8), (240, 5), (200, 5), (120, 5), (1000, 35)]
+)
 def test_an_end_is_likely_before_it_is_certain(silence_ms: int, pause: int) -> None:
     segmenter = Segmenter(Endpointing(silence_ms=silence_ms))
     assert segmenter.likely_end is None
@@ -187,7 +189,7 @@ def test_an_end_is_likely_before_it_is_certain(silence_ms: int, pause: int) -> N
         segmenter.feed(audio(1), [0.0])
         assert segmenter.likely_end is None, frame
     segmenter.feed(audio(1), [0.0])
-    assert segmenter.likely_end == 40 * FRAME
+    assert segmenter.likely_end == (30 + min(pause, 10)) * FRAME
     likely = segmenter.snapshot(segmenter.likely_end)
     assert likely is not None
     events = segmenter.feed(audio(60), [0.0] * 60)
@@ -197,8 +199,8 @@ def test_an_end_is_likely_before_it_is_certain(silence_ms: int, pause: int) -> N
 
 
 def test_no_end_is_likely_where_the_pause_is_too_short_for_it() -> None:
-    segmenter = Segmenter(Endpointing(silence_ms=200))
-    for is_speech in pattern((10, 20), (9, 0)):
+    segmenter = Segmenter(Endpointing(silence_ms=100))
+    for is_speech in pattern((10, 20), (4, 0)):
         segmenter.feed(audio(1), [is_speech])
         assert segmenter.likely_end is None
 
@@ -263,6 +265,34 @@ def test_lengths_that_do_not_belong_together_are_refused() -> None:
         Segmenter(Endpointing()).feed(np.zeros(321, np.float32), [0.0])
 
 
+@pytest.mark.parametrize(("silent", "missing"), [(0, 10), (1, 9), (9, 1), (10, 0), (20, 0)])
+def test_what_a_flush_cut_off_of_the_pause_is_missing(silent: int, missing: int) -> None:
+    segmenter = Segmenter(Endpointing())
+    feed(segmenter, audio(40 + silent), pattern((0, 40), (silent, 0)))
+    (segment,) = finals(segmenter.flush())
+    assert segment.missing == missing * FRAME
+    whole = segment.with_pause(10**6)
+    assert len(whole) == len(segment.pcm) + missing * FRAME
+    np.testing.assert_array_equal(whole[: len(segment.pcm)], segment.pcm)
+    assert len(segment.with_pause(len(segment.pcm) + 100)) <= len(segment.pcm) + 100
+
+
+def test_what_is_missing_is_made_of_the_quietest_that_was_heard() -> None:
+    pcm = audio(20) * 0.1
+    pcm[5 * FRAME : 6 * FRAME] *= 0.001
+    made = Segment(0, 0, pcm, is_final=True, missing=3 * FRAME + 7).with_pause(10**6)[len(pcm) :]
+    quiet = pcm[5 * FRAME : 6 * FRAME]
+    np.testing.assert_array_equal(made[:FRAME], quiet)
+    np.testing.assert_array_equal(made[FRAME : 2 * FRAME], quiet[::-1])
+    loud = Segment(0, 0, audio(20), is_final=True, missing=FRAME).with_pause(10**6)[20 * FRAME :]
+    assert 0 < np.sqrt(np.mean(loud**2)) < 0.011
+
+
+def test_segments_that_ended_by_themselves_miss_nothing() -> None:
+    events = feed(Segmenter(Endpointing()), audio(100), pattern((10, 30), (60, 0)))
+    assert [segment.missing for segment in finals(events)] == [0]
+
+
 speech_patterns = st.lists(
     st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=12
 ).map(lambda runs: pattern(*runs))
@@ -318,3 +348,32 @@ def test_whatever_is_said_and_however_it_is_chunked(
             if run >= least:
                 assert covered[index - run : index].all()
             run = 0
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    speech=speech_patterns | noisy_patterns,
+    endpointing=endpointings,
+    data=st.data(),
+)
+def test_begun_anew_at_the_end_of_any_segment_it_goes_on_the_same(
+    speech: list[float], endpointing: Endpointing, data: st.DataObject
+) -> None:
+    pcm = audio(len(speech), seed=len(speech))
+    whole = Segmenter(endpointing)
+    events = [*feed(whole, pcm, speech), *whole.flush()]
+    ended = {event.number: event.at for event in events if isinstance(event, SpeechEnded)}
+    started = {event.at for event in events if isinstance(event, SpeechStarted)}
+    segments = finals(events)
+    if not segments:
+        return
+    last = data.draw(st.sampled_from(segments))
+    place = last.end // FRAME
+    again = Segmenter(endpointing, last.end)
+    rest = list[SegmentEvent]()
+    if last.end == ended[last.number] and last.end in started:
+        rest += again.go_on(speech[:place][-256:])
+    rest += [*feed(again, pcm[last.end :], speech[place:]), *again.flush()]
+    assert [(each.start, each.pcm.tobytes()) for each in finals(rest)] == [
+        (each.start, each.pcm.tobytes()) for each in segments[last.number + 1 :]
+    ]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stream_protocol.messages import Endpointing
+from stream_protocol.messages import RESUME_LEAD, Endpointing
 from stream_server.segmenter.segmenter import FRAME, Segment, Segmenter
 from stream_server.segmenter.vad import Vad, feed_together
 
@@ -101,6 +101,21 @@ def test_many_channels_together_are_as_each_alone() -> None:
         count = min(len(pcm), 60 * size) // FRAME
         np.testing.assert_allclose(own[:count], scores(pcm)[:count], atol=1e-5)
         assert len(own) == count
+
+
+@pytest.mark.parametrize("frame", [0, 1, 199, 200, 777, 800, 1003])
+def test_it_remembers_twenty_seconds_and_no_more(frame: int) -> None:
+    generator = np.random.default_rng(frame)
+    loud = np.repeat(10 ** generator.uniform(-3, -1, 60), RATE).astype(np.float32)
+    pcm = noise(60, 0) * loud
+    for start in range(RATE, len(pcm) - RATE, 3 * RATE):
+        pcm[start : start + RATE // 2] += vowel(0.5)
+    place = frame * FRAME
+    late = Vad(position=place).feed(pcm[place:])[1]
+    whole = scores(pcm, len(pcm))[frame:]
+    memory = RESUME_LEAD // FRAME
+    np.testing.assert_allclose(late[memory:], whole[memory:], atol=1e-6)
+    assert late[:memory] != whole[:memory] or not frame, "there is something to remember"
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
     Ack,
-    ClientMessage,
-    Configure,
     Done,
     Endpointing,
     Error,
     Final,
     Flush,
     Flushed,
-    Notice,
     Partial,
     Ready,
     ServerMessage,
@@ -33,146 +27,20 @@ from stream_protocol.messages import (
 )
 from stream_server.config import (
     LimitsConfig,
-    RecogniserConfig,
-    SchedulerConfig,
-    SegmenterConfig,
 )
 from stream_server.errors import Draining, Overloaded, RecognitionFailed
-from stream_server.metrics import Metrics
-from stream_server.recogniser.fake import FAKE_INFO, FakeRecogniser
-from stream_server.scheduler.engine import Engine
-from stream_server.scheduler.request import Failed, Reply, Request
+from stream_server.scheduler.request import Failed
 from stream_server.session.driver import Services, run_session
-
-RATE = 16_000
-
-
-def vowel(seconds: float, pitch: float = 120.0) -> np.ndarray:
-    time = np.arange(int(seconds * RATE)) / RATE
-    wave = np.zeros_like(time)
-    for harmonic in range(1, 30):
-        hertz = pitch * harmonic
-        gain = sum(np.exp(-(((hertz - formant) / 150) ** 2)) for formant in (600, 1200, 2500))
-        wave += gain * np.sin(2 * np.pi * hertz * time)
-    return 0.2 * wave / np.abs(wave).max()
-
-
-def silence(seconds: float) -> np.ndarray:
-    return np.zeros(int(seconds * RATE))
-
-
-def pcm16(*parts: np.ndarray) -> bytes:
-    return (np.concatenate(parts) * 32767).astype("<i2").tobytes()
-
-
-WORD = pcm16(silence(0.3), vowel(0.8), silence(0.8))
-
-
-class MemoryPeer:
-    """A client in memory: what it sends is queued, what it gets is kept."""
-
-    def __init__(self) -> None:
-        self.incoming: asyncio.Queue[ClientMessage | bytes | Exception | None] = asyncio.Queue()
-        self.messages: list[ServerMessage] = []
-        self.closed: tuple[int, str] | None = None
-        self.reads = 0
-        self.arrived = asyncio.Condition()
-        self.may_take = asyncio.Event()
-        self.may_take.set()
-
-    async def receive(self) -> ClientMessage | bytes | None:
-        item = await self.incoming.get()
-        self.reads += 1
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    async def send(self, message: ServerMessage) -> None:
-        await self.may_take.wait()
-        async with self.arrived:
-            self.messages.append(message)
-            self.arrived.notify_all()
-
-    async def close(self, code: int, reason: str) -> None:
-        assert self.closed is None
-        self.closed = (code, reason)
-
-    def say(self, *items: ClientMessage | bytes | Exception | None) -> None:
-        for item in items:
-            if isinstance(item, bytes):
-                for start in range(0, len(item), 3200):
-                    self.incoming.put_nowait(item[start : start + 3200])
-            else:
-                self.incoming.put_nowait(item)
-
-    def of(self, kind: type) -> list[ServerMessage]:
-        return [message for message in self.messages if isinstance(message, kind)]
-
-    async def wait_for(self, kind: type, count: int = 1) -> None:
-        async with asyncio.timeout(10), self.arrived:
-            await self.arrived.wait_for(lambda: len(self.of(kind)) >= count)
-
-
-class ScriptedEngine:
-    """An engine that answers what the test wants, when it wants."""
-
-    def __init__(self) -> None:
-        self.submitted: list[tuple[Request, Callable[[Reply], None]]] = []
-        self.cancelled: list[tuple[str, int | None]] = []
-        self.refusal: Overloaded | Draining | None = None
-        self.took = asyncio.Event()
-        self.took_final = asyncio.Event()
-
-    def submit(self, request: Request, reply: Callable[[Reply], None]) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-        self.submitted.append((request, reply))
-        self.took.set()
-        if request.is_final:
-            self.took_final.set()
-
-    def cancel(self, stream: str, segment: int | None = None) -> None:
-        self.cancelled.append((stream, segment))
-
-    def promote(self, stream: str, segment: int) -> None:
-        request, reply = self.submitted[-1]
-        assert request.key == (stream, segment)
-        self.submitted[-1] = (replace(request, is_final=True), reply)
-        self.took_final.set()
-
-    def finals(self) -> list[tuple[Request, Callable[[Reply], None]]]:
-        return [each for each in self.submitted if each[0].is_final]
-
-
-@pytest.fixture
-def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
-@pytest.fixture
-async def services(executor: ThreadPoolExecutor) -> AsyncIterator[Services]:
-    engine = Engine(FakeRecogniser(), SchedulerConfig())
-    engine.start()
-    yield Services(
-        engine,
-        FAKE_INFO,
-        LimitsConfig(),
-        SegmenterConfig(),
-        Metrics(),
-        executor,
-        RecogniserConfig(steps=4, partial_steps=2),
-        asyncio.Event(),
-    )
-    # A session that ended leaves nothing in the engine.
-    assert await asyncio.to_thread(engine.drain, 5.0)
-    engine.close()
-    assert len(asyncio.all_tasks()) == 1, "a task outlived its session"
-
-
-async def serve(peer: MemoryPeer, services: Services, name: str = "s") -> None:
-    async with asyncio.timeout(20):
-        await run_session(peer, services, name)
+from tests.server.session.driven import (
+    RATE,
+    WORD,
+    MemoryPeer,
+    ScriptedEngine,
+    pcm16,
+    serve,
+    silence,
+    vowel,
+)
 
 
 async def test_speech_in_text_out(services: Services) -> None:
@@ -457,116 +325,3 @@ async def test_partials_come_while_speech_runs(services: Services) -> None:
         stable = each.stable
     assert final.text.startswith(stable)
     assert "diffscribe_first_partial_seconds_count 1.0" in services.metrics.render().decode()
-
-
-@pytest.mark.parametrize(
-    ("items", "code", "close"),
-    [
-        ([b"\0\0"], "wrong_state", 1002),
-        ([Flush()], "wrong_state", 1002),
-        ([Start(steps=99)], "invalid_field", 1008),
-        ([RemoteProtocolError("bad_message", "not JSON")], "bad_message", 1002),
-        ([Start(), Start()], "wrong_state", 1002),
-        ([Start(), Configure(partial_interval_ms=1)], "invalid_field", 1008),
-        ([Start(), RemoteProtocolError("too_large", "big", close_code=1009)], "too_large", 1009),
-        ([Start(), b"OggS" + bytes(40) + bytes(range(256)) * 4, Stop()], "bad_audio", 1007),
-        (
-            [Start(encoding="pcm_f32le"), np.full(4000, np.nan, "<f4").tobytes(), Stop()],
-            "bad_audio",
-            1007,
-        ),
-        ([Start(), b"\0\0\0", Stop()], "bad_audio", 1007),
-        ([Start(encoding="webm"), b"not webm at all" * 100, Stop()], "bad_audio", 1007),
-        ([Start(), ValueError("a defect")], "internal", 1011),
-    ],
-)
-async def test_hostile_input_gets_its_answer(
-    services: Services, items: list[ClientMessage | bytes | Exception], code: str, close: int
-) -> None:
-    peer = MemoryPeer()
-    peer.say(*items)
-    await serve(peer, services)
-    error = peer.messages[-1]
-    assert isinstance(error, Error)
-    assert (error.code, error.fatal) == (code, True)
-    assert peer.closed is not None
-    assert peer.closed[0] == close
-    assert "defect" not in error.message
-
-
-async def test_bad_audio_after_speech_costs_only_what_follows_it(services: Services) -> None:
-    peer = MemoryPeer()
-    peer.say(Start(), WORD[: len(WORD) // 2], b"\0", Stop())
-    await serve(peer, services)
-    assert [type(each) for each in peer.messages[-2:]] == [Final, Error]
-
-
-async def test_audio_after_stop_is_refused(services: Services) -> None:
-    engine = ScriptedEngine()
-    peer = MemoryPeer()
-    peer.say(Start(), WORD, Stop(), WORD)
-    await serve(peer, replace(services, engine=engine))
-    error = peer.messages[-1]
-    assert isinstance(error, Error)
-    assert error.code == "wrong_state"
-
-
-async def test_a_silent_client_is_closed(services: Services) -> None:
-    limits = LimitsConfig(idle_timeout_ms=30)
-    for items in ([], [Start()]):
-        peer = MemoryPeer()
-        peer.say(*items)
-        await serve(peer, replace(services, limits=limits))
-        error = peer.messages[-1]
-        assert isinstance(error, Error)
-        assert (error.code, error.fatal, error.retryable) == ("timeout", True, True)
-
-
-async def test_a_client_that_leaves_before_it_starts(services: Services) -> None:
-    peer = MemoryPeer()
-    peer.say(None)
-    await serve(peer, services)
-    assert peer.messages == []
-
-
-async def test_draining_is_told_once_and_new_sessions_are_refused(services: Services) -> None:
-    assert services.draining is not None
-    running, late = MemoryPeer(), MemoryPeer()
-    running.say(Start())
-    task = asyncio.create_task(serve(running, services, "running"))
-    await running.wait_for(Ready)
-    services.draining.set()
-    await running.wait_for(Notice)
-    late.say(Start())
-    await serve(late, services, "late")
-    (error,) = late.messages
-    assert isinstance(error, Error)
-    assert error.code == "draining"
-    assert late.closed == (1012, "draining")
-    running.say(WORD, Stop())
-    await task
-    assert len(running.of(Final)) == 1
-    notices = [each.code for each in running.messages if isinstance(each, Notice)]
-    assert notices == ["draining"]
-
-
-async def test_a_send_that_fails_ends_the_session(services: Services) -> None:
-    class Broken(MemoryPeer):
-        async def send(self, message: ServerMessage) -> None:
-            raise ConnectionError("gone")
-
-    peer = Broken()
-    peer.say(Start(), WORD)
-    await serve(peer, services)
-    assert 'outcome="disconnected"} 1.0' in services.metrics.render().decode()
-
-
-async def test_the_audio_quota_is_an_error_after_the_finals(services: Services) -> None:
-    peer = MemoryPeer()
-    peer.say(Start(), *[WORD] * 5)
-    limits = LimitsConfig(max_session_ms=1900)
-    await serve(peer, replace(services, limits=limits))
-    assert len(peer.of(Final)) == 1
-    error = peer.messages[-1]
-    assert isinstance(error, Error)
-    assert error.code == "limit"

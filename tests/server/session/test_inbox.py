@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from stream_protocol.messages import Flush
+from stream_protocol.messages import Configure, Flush
 from stream_server.session.inbox import Inbox
 
 
@@ -61,6 +61,14 @@ async def test_a_flood_of_small_messages_fills_it_too() -> None:
         inbox.put(Flush())
         count += 1
     assert count <= 20
+
+
+async def test_a_long_text_in_a_message_counts() -> None:
+    inbox = Inbox(batch_bytes=400, batch_seconds=60.0, full_bytes=100_000)
+    inbox.put(Flush(id="x" * 60_000))
+    assert inbox.has_room
+    inbox.put(Configure(language="x" * 60_000))
+    assert not inbox.has_room
 
 
 async def test_closing_leaves_no_timer() -> None:

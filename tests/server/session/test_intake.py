@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_protocol.messages import Start
+from stream_protocol.messages import RESUME_LEAD, Resume, Start
 from stream_server.errors import BadAudio
 from stream_server.segmenter.segmenter import FRAME
 from stream_server.session.intake import Intake, feed_together
@@ -32,6 +32,35 @@ def test_split_channels_come_apart() -> None:
     intake = Intake(Start(channels=2, channel_mode="split"), 2)
     frames = intake.feed(pcm16(2 * 640))
     assert [(each.channel, each.samples) for each in frames] == [(0, 640), (1, 640)]
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 24000, 44100, 48000])
+@pytest.mark.parametrize("position", [0, 320, 3 * 320, 4_000_000])
+def test_a_stream_begun_later_is_heard_the_same_once_its_lead_is_over(
+    rate: int, position: int
+) -> None:
+    chance = np.random.default_rng(rate)
+    seconds = 24
+    loud = np.repeat(10 ** chance.uniform(-3.5, -0.5, seconds * 4), rate // 4)
+    data = (chance.standard_normal(len(loud)) * loud * 8000).astype("<i2").tobytes()
+    before = 5 * 320  # samples at 16 kHz that the second stream does not have
+    whole = heard(Start(sample_rate=rate, resume=Resume("t", position)), data)
+    later = Start(sample_rate=rate, resume=Resume("t", position + before))
+    late = heard(later, data[before * rate // 16000 * 2 :])
+    lead = RESUME_LEAD // FRAME
+    np.testing.assert_array_equal(late[0][RESUME_LEAD:], whole[0][before:][RESUME_LEAD:])
+    np.testing.assert_allclose(late[1][lead:], whole[1][before // FRAME :][lead:], atol=1e-6)
+    assert len(late[1]) > lead + 100
+
+
+def heard(start: Start, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The samples and the speech probabilities of a whole stream."""
+    intake = Intake(start, 2)
+    frames = [
+        each for at in range(0, len(data), 4001) for each in intake.feed(data[at : at + 4001])
+    ]
+    pcm = np.concatenate([each.pcm for each in frames])
+    return pcm, np.concatenate([np.array(each.speech) for each in frames])
 
 
 def test_nothing_in_nothing_out() -> None:

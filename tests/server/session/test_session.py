@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import (
@@ -25,71 +21,21 @@ from stream_protocol.messages import (
     Partial,
     Ready,
     Resume,
+    ResumeChannel,
     SpeechEnded,
     SpeechStarted,
     Start,
     Stop,
 )
 from stream_server.errors import BadAudio, InvalidField, RecognitionFailed
-from stream_server.recogniser.fake import FAKE_INFO, FakeRecogniser
 from stream_server.recogniser.interface import (
-    Hypothesis,
-    HypothesisWord,
-    Pcm,
     RecogniserInfo,
-    Utterance,
 )
-from stream_server.scheduler.request import Decoded, Dropped, Failed, Request
+from stream_server.scheduler.request import Dropped, Failed
 from stream_server.segmenter.segmenter import FRAME
-from stream_server.session.effects import Cancel, Close, Effect, Promote, Send, Submit
-from stream_server.session.session import Session, SessionPolicy, State
-
-INFO = RecogniserInfo("tiny", ("en",), 20 * 16_000, 8, 8)
-POLICY = SessionPolicy(INFO, Limits(1000, 10_000, 60_000, 0), "token", 8, 3, speculates=False)
-
-
-def hypothesis(text: str, tokens: tuple[int, ...] = (1,)) -> Hypothesis:
-    words = tuple(
-        HypothesisWord(f" {word}" if index else word, 0.9)
-        for index, word in enumerate(text.split())
-    )
-    return Hypothesis(tokens, (0.9,) * len(tokens), words, step=8, is_final=True)
-
-
-def decoded(request: Request, text: str, tokens: tuple[int, ...] = (1,)) -> Decoded:
-    return Decoded(request, hypothesis(text, tokens), 1.0, 2.0)
-
-
-def sent(effects: Sequence[Effect], kind: type | None = None) -> list[object]:
-    messages = [effect.message for effect in effects if isinstance(effect, Send)]
-    return [each for each in messages if kind is None or isinstance(each, kind)]
-
-
-def requests(effects: Sequence[Effect], *, final: bool) -> list[Request]:
-    every = [effect.request for effect in effects if isinstance(effect, Submit)]
-    return [request for request in every if request.is_final is final]
-
-
-class Stream:
-    """A session being fed frames of speech and silence."""
-
-    def __init__(self, start: Start | None = None, policy: SessionPolicy = POLICY) -> None:
-        self.session = Session("s1", start or Start(), policy)
-        self.effects: list[Effect] = list(self.session.open())
-
-    def hear(self, milliseconds: int, speech: float, channel: int = 0) -> list[Effect]:
-        """Feed in chunks of 100 ms, the count a multiple of it."""
-        effects: list[Effect] = []
-        for _ in range(milliseconds // 100):
-            pcm = np.full(5 * FRAME, speech, np.float32)
-            effects += self.session.receive_audio(channel, pcm, [speech] * 5)
-        self.effects += effects
-        return effects
-
-    def word(self) -> Request:
-        """Say a word of 600 ms and wait for its pause; return the final request."""
-        (request,) = requests(self.hear(600, 1.0) + self.hear(600, 0.0), final=True)
-        return request
+from stream_server.session.effects import Cancel, Close, Send, Submit
+from stream_server.session.session import SessionPolicy, State
+from tests.server.session.stream import INFO, POLICY, Stream, decoded, requests, sent
 
 
 def test_opening_says_what_the_session_is() -> None:
@@ -191,100 +137,6 @@ def test_the_final_takes_the_place_of_a_running_partial() -> None:
     assert stream.session.receive_reply(decoded(running, "late")) == []
 
 
-SPECULATIVE = replace(POLICY, speculates=True)
-
-
-def guess(stream: Stream) -> Request:
-    """Speak, and pause until the session takes it for the end."""
-    stream.hear(600, 1.0)
-    (request,) = requests(stream.hear(200, 0.0), final=False)
-    assert request.utterance.steps == 8
-    assert request.utterance.draft == ()
-    assert len(request.utterance.pcm) == 800 * 16
-    return request
-
-
-def test_the_final_is_there_when_the_pause_was_the_end() -> None:
-    stream = Stream(policy=SPECULATIVE)
-    request = guess(stream)
-    (partial,) = sent(stream.session.receive_reply(decoded(request, "hello")))
-    assert isinstance(partial, Partial)
-    assert [type(each) for each in sent(stream.hear(200, 0.0))] == [Ack]
-    effects = stream.hear(100, 0.0)
-    assert [type(each) for each in sent(effects)] == [SpeechEnded, Final]
-    (final,) = sent(effects, Final)
-    assert isinstance(final, Final)
-    assert (final.text, final.end, final.timings.decode_ms) == ("hello", 800 * 16, 2.0)
-    assert not [each for each in effects if not isinstance(each, Send)]
-    assert stream.session.pending_finals == 0
-
-
-@pytest.mark.parametrize("is_promoted", [True, False])
-def test_a_guess_that_is_being_decoded_becomes_the_final(is_promoted: bool) -> None:
-    stream = Stream(policy=SPECULATIVE)
-    request = guess(stream)
-    effects = stream.hear(300, 0.0)
-    assert Promote(0) in effects
-    assert not [each for each in effects if isinstance(each, Submit | Cancel)]
-    assert stream.session.pending_finals == 1
-    reply = decoded(replace(request, is_final=is_promoted), "hello")
-    (final,) = sent(stream.session.receive_reply(reply))
-    assert isinstance(final, Final)
-    assert final.text == "hello"
-
-
-@pytest.mark.parametrize("is_late", [True, False])
-def test_a_guess_that_the_engine_dropped_is_made_again(is_late: bool) -> None:
-    stream = Stream(policy=SPECULATIVE)
-    request = guess(stream)
-    effects = stream.hear(300, 0.0) if is_late else []
-    effects += stream.session.receive_reply(Dropped(request, "expired"))
-    effects += stream.hear(300, 0.0)
-    (final,) = requests(effects, final=True)
-    assert len(final.utterance.pcm) == 800 * 16
-    assert len(sent(stream.session.receive_reply(decoded(final, "hello")))) == 1
-
-
-def test_speech_that_goes_on_makes_the_guess_a_partial() -> None:
-    stream = Stream(policy=SPECULATIVE)
-    first = guess(stream)
-    stream.session.receive_reply(decoded(first, "hello", (7, 8)))
-    (second,) = requests(stream.hear(600, 1.0), final=False)
-    assert second.utterance.draft == (7, 8)
-    assert second.utterance.steps == 3
-    effects = stream.hear(500, 0.0)
-    assert Cancel(0) in effects
-    (third,) = requests(effects, final=False)
-    assert third.utterance.steps == 8
-    assert len(third.utterance.pcm) == 1600 * 16
-    effects = stream.session.receive_reply(decoded(third, "hello there"))
-    assert stream.session.receive_reply(decoded(second, "late")) == []
-    (final,) = sent(effects + stream.hear(100, 0.0), Final)
-    assert isinstance(final, Final)
-    assert final.text == "hello there"
-
-
-def test_a_guess_in_another_language_is_not_the_final() -> None:
-    stream = Stream(policy=SPECULATIVE)
-    stream.session.receive_reply(decoded(guess(stream), "hello"))
-    stream.session.receive_message(Configure(language="en"))
-    (final,) = requests(stream.hear(300, 0.0), final=True)
-    assert final.utterance.language == "en"
-
-
-def test_a_flush_in_the_pause_takes_the_guess() -> None:
-    stream = Stream(policy=SPECULATIVE)
-    stream.session.receive_reply(decoded(guess(stream), "hello"))
-    effects = stream.session.receive_message(Flush())
-    assert [type(each) for each in sent(effects)] == [SpeechEnded, Final, Ack, Flushed]
-
-
-def test_finals_are_begun_early_also_where_no_partials_are_wanted() -> None:
-    stream = Stream(Start(partial_interval_ms=0), SPECULATIVE)
-    assert stream.session.receive_reply(decoded(guess(stream), "hello")) == []
-    assert len(sent(stream.hear(300, 0.0), Final)) == 1
-
-
 def test_finals_go_out_in_the_order_of_segments() -> None:
     stream = Stream()
     first, second, third = stream.word(), stream.word(), stream.word()
@@ -352,7 +204,8 @@ def test_stop_sends_what_is_left_then_done_then_closes() -> None:
     stream.session.receive_audio(0, tail, [1.0], samples=100)
     effects = stream.session.receive_message(Stop())
     (request,) = requests(effects, final=True)
-    assert len(request.utterance.pcm) == 8000 + FRAME
+    # The pause after it has not been heard: it is made up.
+    assert len(request.utterance.pcm) == 8000 + FRAME + 3200
     assert stream.session.state is State.STOPPING
     last = stream.session.receive_reply(decoded(request, "one"))
     final, done = sent(last)
@@ -415,6 +268,63 @@ def test_a_resumed_stream_goes_on_with_clock_and_numbers() -> None:
     assert sent(effects, Done) == [Done(1_000_000 + 1200 * 16, 1)]
 
 
+def test_what_finals_covered_is_heard_but_not_transcribed() -> None:
+    place = ResumeChannel(1_000_000 + 600 * 16)
+    stream = Stream(Start(resume=Resume("t", 1_000_000, 41, [place])))
+    assert sent(stream.hear(500, 1.0)) == []
+    request = stream.word()
+    (final,) = sent(stream.session.receive_reply(decoded(request, "one")), Final)
+    assert isinstance(final, Final)
+    assert (final.segment, final.start) == (41, place.covered)
+    assert final.end == 1_000_000 + 1300 * 16  # the tail is 200 ms
+    effects = stream.session.receive_message(Stop())
+    assert sent(effects, Done) == [Done(1_000_000 + 1700 * 16, 1)]
+
+
+def test_speech_that_was_cut_goes_on_where_it_was_cut() -> None:
+    cut = 1_000_000 + 600 * 16
+    stream = Stream(Start(resume=Resume("t", 1_000_000, 41, [ResumeChannel(cut, speaking=True)])))
+    stream.hear(700, 0.0)
+    assert sent(stream.effects, SpeechStarted) == [SpeechStarted(41, 0, cut)]
+    stream.hear(100, 1.0)
+    (request,) = requests(stream.hear(600, 0.0), final=True)
+    assert len(request.utterance.pcm) == 400 * 16
+
+
+def test_a_channel_that_nobody_resumed_begins_where_the_audio_does() -> None:
+    resume = Resume("t", 1_000_000, 41, [ResumeChannel(1_000_000 + 3200)])
+    stream = Stream(Start(encoding="ogg", channel_mode="split", resume=resume))
+    stream.hear(600, 1.0, channel=0)
+    stream.hear(600, 1.0, channel=1)
+    begun = sent(stream.effects, SpeechStarted)
+    assert begun == [SpeechStarted(41, 0, 1_003_200), SpeechStarted(42, 1, 1_000_000)]
+
+
+def test_the_final_of_cut_speech_comes_after_the_start_of_what_follows() -> None:
+    stream = Stream(Start(endpointing=Endpointing(max_segment_ms=2000)))
+    effects = stream.hear(2000, 1.0)
+    kinds = [type(each.message if isinstance(each, Send) else each) for each in effects]
+    begins = [index for index, kind in enumerate(kinds) if kind is SpeechStarted]
+    (final,) = [
+        index
+        for index, effect in enumerate(effects)
+        if isinstance(effect, Submit) and effect.request.is_final
+    ]
+    assert len(begins) == 2
+    assert begins[1] < final
+
+
+def test_audio_heard_again_does_not_count_for_the_limit_of_a_session() -> None:
+    limits = replace_limit(POLICY, 1000)
+    stream = Stream(Start(resume=Resume("t", 0, 0, [ResumeChannel(2000 * 16)])), limits)
+    assert sent(stream.hear(2900, 0.0), Error) == []
+    assert sent(stream.hear(100, 0.0), Error)
+
+
+def replace_limit(policy: SessionPolicy, milliseconds: int) -> SessionPolicy:
+    return replace(policy, limits=Limits(1000, 10_000, 60_000, milliseconds))
+
+
 def test_channels_are_apart_but_share_the_numbers() -> None:
     stream = Stream(Start(channels=2, channel_mode="split"))
     for _ in range(6):
@@ -466,183 +376,3 @@ def test_opening_twice_is_a_defect() -> None:
     stream = Stream()
     with pytest.raises(RuntimeError):
         stream.session.open()
-
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("speech"), st.integers(1, 12)),
-        st.tuples(st.just("silence"), st.integers(1, 12)),
-        st.tuples(st.just("flush"), st.just(0)),
-        st.tuples(st.just("reply"), st.integers(0, 5)),
-        st.tuples(st.just("fail"), st.integers(0, 5)),
-    ),
-    max_size=30,
-)
-
-
-@settings(max_examples=120, deadline=None)
-@given(
-    steps=steps,
-    interval=st.sampled_from([0, 200]),
-    speculates=st.booleans(),
-    promotes=st.booleans(),
-)
-def test_whatever_happens_everything_is_answered_once_and_in_order(
-    steps: list[tuple[str, int]], interval: int, speculates: bool, promotes: bool
-) -> None:
-    stream = Stream(Start(partial_interval_ms=interval), replace(POLICY, speculates=speculates))
-    waiting: list[Request] = []
-    effects = stream.effects
-    flushes = 0
-
-    def note(new: list[Effect]) -> None:
-        for effect in new:
-            if isinstance(effect, Submit):
-                waiting.append(effect.request)
-            elif isinstance(effect, Promote) and promotes:  # else the reply is on its way
-                places = [n for n, each in enumerate(waiting) if each.segment == effect.segment]
-                waiting[places[-1]] = replace(waiting[places[-1]], is_final=True)
-
-    for name, value in steps:
-        if name in ("speech", "silence"):
-            note(stream.hear(value * 100, 1.0 if name == "speech" else 0.0))
-            continue
-        new: list[Effect] = []
-        if name == "flush":
-            flushes += 1
-            new = stream.session.receive_message(Flush(id=str(flushes)))
-        elif waiting:
-            request = waiting.pop(value % len(waiting))
-            failed = Failed(request, RecognitionFailed("x"))
-            text = "word " * (len(request.utterance.pcm) // 4000)
-            reply = decoded(request, text) if name == "reply" else failed
-            new = stream.session.receive_reply(reply)
-        effects += new
-        note(new)
-    new = stream.session.receive_message(Stop())
-    effects += new
-    note(new)
-    while waiting:
-        new = stream.session.receive_reply(decoded(waiting.pop(), "end"))
-        effects += new
-        note(new)
-
-    messages = sent(effects)
-    finals = [each for each in messages if isinstance(each, Final)]
-    started = [each.segment for each in messages if isinstance(each, SpeechStarted)]
-    assert [final.segment for final in finals] == started == list(range(len(started)))
-    assert [each.id for each in messages if isinstance(each, Flushed)] == [
-        str(number) for number in range(1, flushes + 1)
-    ]
-    assert isinstance(messages[-1], Done)
-    assert messages[-1].segments == len(finals)
-    for before, after in zip(finals, finals[1:], strict=False):
-        assert before.end <= after.start
-    for final in finals:
-        stable = ""
-        for each in messages:
-            if isinstance(each, Partial) and each.segment == final.segment:
-                assert each.stable.startswith(stable)
-                assert messages.index(each) < messages.index(final)
-                stable = each.stable
-        assert final.text.startswith(stable)
-
-
-WORD_FRAMES = 15
-"""Frames of a word of the fake recogniser."""
-
-
-def monologue(words: int) -> Pcm:
-    """Words that differ, without a pause; each begins and ends softly, for a cut to fall there."""
-    noise = np.random.default_rng(words)
-    loudness = noise.uniform(0.05, 0.9, (words, WORD_FRAMES)).repeat(FRAME, axis=1)
-    loudness[:, : 3 * FRAME] = loudness[:, -2 * FRAME :] = 0.0
-    tone = np.sin(np.arange(loudness.size) * 0.3)
-    return (loudness.ravel() * tone).astype(np.float32)
-
-
-def decode(request: Request, *, with_times: bool = True) -> Decoded:
-    recogniser = FakeRecogniser()
-    rows = recogniser.start([request.utterance])
-    (last,) = recogniser.step(rows)
-    while not last.is_final:
-        (last,) = recogniser.step(rows)
-    if not with_times:
-        words = tuple(replace(word, start=None, end=None) for word in last.words)
-        last = replace(last, words=words)
-    return Decoded(request, last, 0.0, 0.0)
-
-
-@settings(
-    max_examples=40,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes
-)
-@given(
-    interval=st.integers(100, 4000),
-    longest=st.integers(2000, 20_000),
-    chunk=st.integers(1, 40),
-    delay=st.integers(0, 60),
-    with_times=st.booleans(),
-    change=st.none() | st.tuples(st.integers(0, 2000), st.integers(2000, 20_000)),
-)
-def test_a_forced_cut_neither_loses_nor_doubles_a_word(
-    interval: int,
-    longest: int,
-    chunk: int,
-    delay: int,
-    with_times: bool,
-    change: tuple[int, int] | None,
-) -> None:
-    """Speech of 42 s without a pause; replies are ``delay`` frames late."""
-    speech = monologue(140)
-    silence = np.zeros(50 * FRAME, np.float32)
-    pcm = np.concatenate((silence, speech, silence))
-    is_speech = [0.0] * 50 + [1.0] * (len(speech) // FRAME) + [0.0] * 50
-    policy = SessionPolicy(FAKE_INFO, POLICY.limits, "token", 4, 2)
-    endpointing = Endpointing(max_segment_ms=longest)
-    start = Start(partial_interval_ms=interval, endpointing=endpointing)
-    session = Session("s1", start, policy)
-    effects = list(session.open())
-    waiting: deque[tuple[int, Request]] = deque()
-    for first in range(0, len(is_speech), chunk):
-        if change is not None and first <= change[0] < first + chunk:
-            session.receive_message(Configure(Endpointing(max_segment_ms=change[1])))
-        piece = slice(first * FRAME, (first + chunk) * FRAME)
-        new = session.receive_audio(0, pcm[piece], is_speech[first : first + chunk])
-        effects += new
-        waiting.extend((first + delay, each.request) for each in new if isinstance(each, Submit))
-        while waiting and waiting[0][0] <= first:
-            reply = decode(waiting.popleft()[1], with_times=with_times)
-            effects += session.receive_reply(reply)
-    while waiting:
-        effects += session.receive_reply(decode(waiting.popleft()[1], with_times=with_times))
-
-    finals = [each for each in sent(effects) if isinstance(each, Final)]
-    assert len(finals) >= 3
-    whole = decode(Request("", 0, 1, True, Utterance(speech, steps=1)))
-    assert " ".join(final.text for final in finals).split() == whole.hypothesis.text.split()
-    for final in finals:
-        stable = ""
-        for each in sent(effects, Partial):
-            assert isinstance(each, Partial)
-            if each.segment == final.segment:
-                assert each.stable.startswith(stable)
-                stable = each.stable
-        assert final.text.startswith(stable)
-
-
-def test_words_become_stable_also_in_a_long_segment() -> None:
-    """The guard against doubled words must not hold back what no cut can reach."""
-    session = Session("s1", Start(partial_interval_ms=500), POLICY)
-    session.open()
-    pcm = monologue(48)
-    stable: list[float] = []
-    for first in range(0, len(pcm) // FRAME, 5):
-        piece = pcm[first * FRAME : (first + 5) * FRAME]
-        for request in requests(session.receive_audio(0, piece, [1.0] * 5), final=False):
-            for each in sent(session.receive_reply(decode(request)), Partial):
-                assert isinstance(each, Partial)
-                stable.append(len(each.stable.split()) * 0.3)
-    # 14.4 s, and the cut of a segment of 15 s comes at 10 s at the earliest.
-    assert max(stable) == pytest.approx(9.9)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from stream_protocol.messages import Configure, Endpointing, Resume, Start
+from stream_protocol.messages import Configure, Endpointing, Resume, ResumeChannel, Start
 from stream_server.errors import InvalidField
 from stream_server.recogniser.interface import RecogniserInfo
 from stream_server.session.validation import validate_configure, validate_start
 
 INFO = RecogniserInfo("tiny", ("en", "de"), 480_000, 8, 8)
+
+
+def resume(position: int, *covered: int) -> Resume:
+    return Resume("t", position, 0, [ResumeChannel(each) for each in covered])
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,19 @@ def test_what_is_allowed(start: Start) -> None:
         (Start(resume=Resume(token="t", position=-1)), "$.resume.position", "is -1"),
         (Start(resume=Resume(token="t", position=0, segment=-1)), "$.resume.segment", "is -1"),
         (Start(resume=Resume(token="", position=0)), "$.resume.token", "1 to 256 characters"),
+        (Start(resume=resume(5)), "$.resume.channels", "1 transcript,"),
+        (Start(channels=2, resume=resume(5, 5, 5)), "$.resume.channels", "1 transcript,"),
+        (
+            Start(channels=2, channel_mode="split", resume=resume(5, 5)),
+            "$.resume.channels",
+            "2 transcripts,",
+        ),
+        (Start(resume=resume(5, 4)), "$.resume.channels[0].covered", "is 4; allowed: 5 to "),
+        (
+            Start(channels=2, channel_mode="split", resume=resume(5, 5, 10**7)),
+            "$.resume.channels[1].covered",
+            "is 10000000",
+        ),
     ],
 )
 def test_what_is_refused_names_field_value_and_range(start: Start, field: str, text: str) -> None:

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
-from stream_server.errors import DiffscribeError, Draining, Overloaded
+from stream_server.errors import DiffscribeError, Draining, LimitReached, Overloaded
+from stream_server.keyring import Key
 from stream_server.transports.admission import Admission
+from stream_server.transports.quotas import Quotas
 
 
 class Sitter:
@@ -32,11 +34,11 @@ async def test_nobody_comes_in_while_the_model_loads(make_services) -> None:
 async def test_places_are_counted_and_given_back(make_services) -> None:
     admission = Admission(2)
     admission.open(make_services(), lambda: True)
-    with admission.admit(), admission.admit():
-        assert admission.inside == 2
+    with admission.admit(), admission.admit(Sitter()):
+        assert (admission.inside, admission.sessions) == (2, 1)
         with pytest.raises(Overloaded, match="all 2 places"), admission.admit():
             pass
-    assert admission.inside == 0
+    assert (admission.inside, admission.sessions) == (0, 0)
     with pytest.raises(ValueError, match="within"), admission.admit():
         raise ValueError("within")
     assert admission.inside == 0
@@ -73,4 +75,45 @@ async def test_a_broken_engine_takes_nobody(make_services) -> None:
     admission.open(make_services(), lambda: False)
     assert admission.status == "broken"
     with pytest.raises(Overloaded, match="stopped"), admission.admit():
+        pass
+
+
+async def test_each_key_has_its_quota_and_can_be_sent_away(make_services) -> None:
+    admission = Admission(9, Quotas(max_sessions=1))
+    admission.open(make_services(), lambda: True)
+    one, other = Sitter(), Sitter()
+    with admission.admit(one, Key("one")), admission.admit(other, Key("other")):
+        with pytest.raises(LimitReached, match="'one' may have 1 sessions"):
+            admission.check(Key("one"))
+        with pytest.raises(LimitReached), admission.admit(key=Key("one")):
+            pass
+        assert admission.inside == 2
+        await admission.dismiss(Draining("go"), {"one"})
+        assert (len(one.dismissed), len(other.dismissed)) == (1, 0)
+    admission.check(Key("one"))
+
+
+async def test_audio_is_metered_for_each_key(make_services) -> None:
+    admission = Admission(9, Quotas(max_audio_s=1))
+    admission.open(make_services(), lambda: True)
+    admission.meter(Key("one"))(16_000)
+    with pytest.raises(LimitReached, match="of audio a day"):
+        admission.check(Key("one"))
+    admission.check(Key("other"))
+
+
+async def test_who_does_not_fit_is_told_so_and_every_change_is_noted(make_services) -> None:
+    admission, seen = Admission(5), []
+
+    def fits(inside: int) -> int:
+        seen.append(inside)
+        return 2
+
+    admission.open(make_services(), lambda: True, fits)
+    with admission.admit(), admission.admit():
+        assert admission.status == "ready"
+        with pytest.raises(Overloaded, match="busy with 2 sessions"), admission.admit():
+            pass
+    assert seen == [0, 1, 1, 2, 2, 1, 0]
+    with admission.admit():
         pass

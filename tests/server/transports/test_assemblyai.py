@@ -152,6 +152,22 @@ def test_a_turn_ends_by_force(final) -> None:
     assert line.told(native.Flushed(SECOND)) == []
 
 
+@pytest.mark.parametrize("is_late", [True, False])
+def test_turns_before_one_that_ends_by_force_stay_apart(final, is_late: bool) -> None:
+    """A client that is ahead of the recogniser: its wish is there before the finals are."""
+    line = Line()
+    line.speaks(0, 0, SECOND)
+    line.says("ForceEndpoint")
+    if is_late:  # its final comes when the next turn is heard already
+        line.speaks(1, 2 * SECOND, 3 * SECOND)
+        told = line.told(final(0, "one"))
+    else:
+        told = [*line.told(final(0, "one")), *line.speaks(1, 2 * SECOND, 3 * SECOND)]
+    told += [*line.told(final(1, "two")), *line.told(native.Flushed(3 * SECOND))]
+    ends = [each["transcript"] for each in told if each.get("end_of_turn")]
+    assert ends == ["one", "two"]
+
+
 def test_the_end(partial) -> None:
     line = Line()
     line.told(partial(0, "", "one"))

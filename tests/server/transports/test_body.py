@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from stream_server.errors import TooLarge
+from stream_server.errors import DeadlineExceeded, TooLarge
+from stream_server.transports import body
 from stream_server.transports.body import read_body
 
 
@@ -41,3 +44,16 @@ async def test_any_type_may_be_good_enough() -> None:
 async def test_a_long_body_is_refused() -> None:
     with pytest.raises(TooLarge, match="3 bytes"):
         await read_body(request("a/b", b"v=", b"00"), 3)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch) -> None:
+    monkeypatch.setattr(body, "_SECONDS", 0.1)
+
+    async def drip() -> dict[str, object]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    asked = Request({"type": "http", "method": "POST", "headers": []}, drip)
+    async with asyncio.timeout(5):
+        with pytest.raises(DeadlineExceeded, match="did not come"):
+            await read_body(asked, 3)

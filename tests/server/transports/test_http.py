@@ -1,4 +1,4 @@
-"""Probes, metrics and the index; hostile requests are in tests/integration/test_hostile.py."""
+"""Probes, metrics and the index; hostile requests are in tests/integration/hostile."""
 
 from __future__ import annotations
 
@@ -46,6 +46,22 @@ async def test_probes_follow_the_life_of_the_server(make_services) -> None:
         assert await probe() == (503, "draining", 0)
 
 
+async def test_who_is_inside_is_counted(make_services) -> None:
+    admission = Admission(3)
+    admission.open(make_services(), lambda: True)
+
+    class Sitter:
+        async def dismiss(self, error: Exception) -> None: ...
+
+    async with client(admission) as http:
+        with admission.admit(Sitter()), admission.admit():
+            admission.close()
+            answer = await http.get("/drain")
+            assert answer.status_code == 200
+            assert answer.json() == {"status": "draining", "sessions": 1, "uploads": 1}
+        assert (await http.get("/drain")).json()["sessions"] == 0
+
+
 async def test_the_index_says_what_is_here(make_services) -> None:
     admission = Admission(3)
     admission.open(make_services(), lambda: True)
@@ -62,7 +78,7 @@ async def test_metrics_are_prometheus() -> None:
     assert "diffscribe_sessions 0.0" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", UPLOAD_PATH])
+@pytest.mark.parametrize("path", ["/", "/drain", "/metrics", UPLOAD_PATH])
 async def test_all_but_the_probes_want_a_key(path: str) -> None:
     async with client(Admission(1), "sesame") as http:
         method = "POST" if path == UPLOAD_PATH else "GET"

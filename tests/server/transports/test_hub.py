@@ -123,6 +123,16 @@ def test_a_hub_finds_sessions_by_id_and_by_name() -> None:
     assert hub.find("one") is hub.open("one"), "a name never hides an id"
 
 
+def test_owners_have_names_of_their_own() -> None:
+    hub = Hub(10)
+    hub.open("one", "stage", "ann")
+    hub.open("two", "stage", "bob")
+    assert hub.find("stage", "ann") is hub.open("one")
+    assert hub.find("stage", "bob") is hub.open("two")
+    assert hub.find("stage") is hub.find("stage", "eve") is None
+    assert hub.find("one", "bob") is hub.open("one"), "whoever knows an id was told"
+
+
 def test_what_is_over_stays_for_a_while() -> None:
     now = 0.0
     hub = Hub(10, lambda: now)

@@ -1,62 +1,33 @@
-"""Short-lived keys: made with a key, opened until they expire, never by anyone else's."""
+"""OpenAI's keys for browsers: made with a key, in both dialects, with settings inside."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import httpx
+import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stream_server.config import LimitsConfig
-from stream_server.errors import Unauthorized
+from stream_server.keyring import ANYONE
 from stream_server.metrics import Metrics
 from stream_server.transports.admission import Admission
-from stream_server.transports.auth import Keys
+from stream_server.transports.auth import Caller, Keys
 from stream_server.transports.http import make_app
 from stream_server.transports.openai_config import Settings
-from stream_server.transports.openai_secrets import ClientSecrets
+from stream_server.transports.openai_secrets import read_settings
+from stream_server.transports.tokens import Grant
 
 SETTINGS = replace(Settings(), language="en", turn=None)
 
 
-class Clock:
-    now = 1000.0
+def test_settings_come_back_from_a_token_of_this_api_alone() -> None:
+    def read(settings: bytes) -> Settings:
+        return read_settings(Caller(ANYONE, Grant("", ("session",), None, settings)))
 
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_the_settings_come_back_until_it_expires() -> None:
-    clock = Clock()
-    secrets = ClientSecrets(b"s" * 32, clock)
-    made = secrets.make(SETTINGS, 60)
-    assert made.expires_at == 1060
-    assert secrets.open(made.value) == SETTINGS
-    assert ClientSecrets(b"s" * 32, clock).open(made.value) == SETTINGS
-    clock.now = 1061.0
-    with pytest.raises(Unauthorized, match="expired"):
-        secrets.open(made.value)
-
-
-def test_those_of_others_are_not_opened() -> None:
-    made = ClientSecrets(b"a" * 32).make(SETTINGS)
-    assert ClientSecrets(b"b" * 32).open(made.value) is None
-
-
-@given(st.text() | st.text("abcdefghijklmnop-_=", max_size=200).map("ek_".__add__))
-def test_anything_else_is_something_else(value: str) -> None:
-    assert ClientSecrets(b"a" * 32).open(value) is None
-
-
-@given(st.integers(3, 100), st.sampled_from("AZ_-09"))
-def test_a_changed_one_is_something_else(place: int, letter: str) -> None:
-    secrets = ClientSecrets(b"a" * 32)
-    value = secrets.make(SETTINGS).value
-    changed = value[:place] + letter + value[place + 1 :]
-    if changed != value:
-        assert secrets.open(changed) is None
+    assert read(msgspec.json.encode(SETTINGS)) == SETTINGS
+    assert read(b"null") == read(b'{"other": 1}') == read(b"[]") == Settings()
+    assert read_settings(Caller(ANYONE)) == Settings()
 
 
 @pytest.fixture

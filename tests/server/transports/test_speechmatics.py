@@ -158,6 +158,21 @@ def test_an_utterance_ends_by_force(final) -> None:
     ]
 
 
+@pytest.mark.parametrize("is_late", [True, False])
+def test_utterances_before_one_that_ends_by_force_have_their_ends(final, is_late: bool) -> None:
+    """A client that is ahead of the recogniser: its wish is there before the finals are."""
+    line = Line(conversation_config={"end_of_utterance_silence_trigger": 0.5})
+    line.speaks(0, 0, SECOND)
+    line.says("ForceEndOfUtterance", timestamp=1.0)
+    one = final(0, "one")
+    next_one = [native.SpeechStarted(1, 0, 2 * SECOND), native.SpeechEnded(1, 0, 3 * SECOND)]
+    # The first final may come when the next utterance is heard already.
+    told = line.told(*next_one, one) if is_late else line.told(one, *next_one)
+    told += line.told(final(1, "two", end=3 * SECOND), native.Flushed(3 * SECOND))
+    assert kinds(told) == ["AddTranscript", "EndOfUtterance"] * 2
+    assert [each["metadata"]["end_time"] for each in told[1::2]] == [1.0, 3.0]
+
+
 def test_settings_change_where_they_are_named() -> None:
     line = Line(conversation_config={"end_of_utterance_silence_trigger": 0.5})
     (change,) = line.says(

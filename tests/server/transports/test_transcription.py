@@ -61,6 +61,13 @@ def test_words_are_listed_where_asked_for_and_known() -> None:
         {"word": "seven", "start": 1.0, "end": 1.25},
         {"word": "four", "start": 1.312, "end": 1.5},
     ]
+    assert [segment["words"] for segment in verbose["segments"]] == [
+        [
+            {"word": "seven", "start": 1.0, "end": 1.25, "probability": 0.9},
+            {"word": "four", "start": 1.312, "end": 1.5, "probability": 0.7},
+        ],
+        [],
+    ]
 
 
 def test_the_language_asked_for_is_named() -> None:

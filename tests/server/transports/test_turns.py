@@ -8,11 +8,13 @@ from stream_server.transports.turns import Cuts, Turn
 
 def test_speech_that_goes_on_where_it_was_cut_is_told_from_a_pause() -> None:
     cuts = Cuts()
-    cuts.started(SpeechStarted(0, 0, 100))
+    assert not cuts.started(SpeechStarted(0, 0, 100))
     cuts.ended(SpeechEnded(0, 0, 5000))
-    cuts.started(SpeechStarted(1, 0, 5000))
+    assert cuts.is_newest(0)
+    assert cuts.started(SpeechStarted(1, 0, 5000))
+    assert not cuts.is_newest(0)
     cuts.ended(SpeechEnded(1, 0, 9000))
-    cuts.started(SpeechStarted(2, 0, 20_000))
+    assert not cuts.started(SpeechStarted(2, 0, 20_000))
     assert [cuts.pop(0), cuts.pop(1), cuts.pop(2)] == [True, False, False]
     assert not cuts.pop(0)
 

@@ -9,13 +9,15 @@ import pytest
 import webvtt
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from stream_protocol.messages import Done, Final, Notice, Timings, Word
+from stream_server.keyring import make_key
 from stream_server.transports import viewers
 from stream_server.transports.answers import refuse_http
 from stream_server.transports.auth import Keys
 from stream_server.transports.hub import Hub
-from stream_server.transports.viewers import CAPTIONS_PATH, EVENTS_PATH, routes
+from stream_server.transports.viewers import CAPTIONS_PATH, EVENTS_PATH, WATCH_PATH, routes
 
 
 def final(segment: int, text: str, start: int) -> Final:
@@ -108,3 +110,67 @@ async def test_strangers_and_unknown_sessions(http: httpx.AsyncClient, path: str
     assert (await http.get(path, headers={"X-API-Key": "wrong"})).status_code == 401
     answer = await http.get(path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_token_for_one_session_watches_no_other(hub: Hub) -> None:
+    keys = Keys(["k"])
+    app = Starlette(routes=routes(hub, keys), exception_handlers={HTTPException: refuse_http})
+    for session in ("s", "t"):
+        hub.publish(session, Done(1, 0))
+        hub.leave(session)
+    hub.open("named", "stage", "api-key")
+    hub.publish("named", Done(1, 0))
+    hub.leave("named")
+    key = keys.check(HTTPConnection(header("k"))).key
+    token = keys.make_token(key, ("watch",), 60, "s").value
+    stage = keys.make_token(key, ("watch",), 60, "stage").value
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://t", headers={"X-API-Key": token}
+    ) as http:
+        assert (await http.get(events("s"))).status_code == 200
+        assert (await http.get(events("t"))).status_code == 401
+        http.headers["X-API-Key"] = stage
+        assert (await http.get(events("stage"))).status_code == 200
+        assert (await http.get(events("named"))).status_code == 401
+
+
+async def test_a_name_is_known_to_the_holders_of_its_owners_key_alone(hub: Hub, tmp_path) -> None:
+    keys_file = tmp_path / "keys.toml"
+    ann, bob = make_key(keys_file, "ann"), make_key(keys_file, "bob")
+    app = Starlette(
+        routes=routes(hub, Keys(["k"], keys_file)), exception_handlers={HTTPException: refuse_http}
+    )
+    hub.open("named", "stage", "ann")
+    hub.publish("named", Done(1, 0))
+    hub.leave("named")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:
+        for key, status in ((ann, 200), (bob, 404), ("k", 404)):
+            answer = await http.get(events("stage"), headers={"X-API-Key": key})
+            assert answer.status_code == status
+
+
+async def test_a_viewer_that_takes_nothing_is_let_go(hub: Hub, monkeypatch) -> None:
+    monkeypatch.setattr(viewers, "_SEND_SECONDS", 0.05)
+    hub.publish("s", Notice("x", "y"))
+    closed: list[tuple[int, str]] = []
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "websocket.send":
+            await asyncio.Event().wait()
+        if message["type"] == "websocket.close":
+            closed.append((message["code"], message["reason"]))  # type: ignore[arg-type]
+
+    asked = iter([{"type": "websocket.connect"}])
+
+    async def receive() -> dict[str, object]:
+        return next(asked, None) or await asyncio.Event().wait()  # type: ignore[return-value]
+
+    app = Starlette(routes=routes(hub, Keys(["k"])))
+    scope = {**header("k"), "type": "websocket", "path": WATCH_PATH.format(session="s")}
+    async with asyncio.timeout(5):
+        await app({**scope, "subprotocols": []}, receive, send)  # type: ignore[arg-type]
+    assert closed == [(1013, "timeout")]
+
+
+def header(key: str) -> dict[str, object]:
+    return {"type": "http", "headers": [(b"x-api-key", key.encode())], "query_string": b""}

@@ -172,12 +172,42 @@ def test_a_turn_ends_by_force(final) -> None:
     assert talk.told(native.Flushed(SECOND)) == []
 
 
+@pytest.mark.parametrize("query", ["", EAGER])
+def test_turns_before_one_that_ends_by_force_stay_apart(final, query: str) -> None:
+    """A client that is ahead of the recogniser: its wish is there before the finals are."""
+    for is_late in (True, False):
+        talk = Talk(query)
+        talk.speaks(0, 0, SECOND)
+        talk.says(type="ForceEndTurn")
+        if is_late:  # its final comes when the next turn is heard already
+            talk.speaks(1, 2 * SECOND, 3 * SECOND)
+            talk.told(final(0, "one"))
+        else:
+            talk.told(final(0, "one"))
+            talk.speaks(1, 2 * SECOND, 3 * SECOND)
+        talk.told(final(1, "two"), native.Flushed(3 * SECOND))
+        ends = [each for each in talk.heard if each.get("event") == "EndOfTurn"]
+        assert [each["transcript"] for each in ends] == ["one", "two"]
+        assert [each["trigger"] for each in ends] == ["model", "manual"]
+
+
 def test_the_end_of_the_stream_ends_the_turn(final) -> None:
     talk = Talk(EAGER)
     talk.speaks(0, 0, SECOND)
     assert talk.says(type="CloseStream") == [native.Stop()]
     assert talk.told(final(0, "one")) == ["StartOfTurn"]
     assert talk.told(native.Done(SECOND, 1)) == ["EndOfTurn"]
+
+
+def test_turns_before_the_end_of_the_stream_stay_apart(final) -> None:
+    """A client that is ahead of the recogniser: it has said everything before it hears anything."""
+    talk = Talk(EAGER)
+    talk.says(type="CloseStream")
+    talk.speaks(0, 0, SECOND)
+    assert talk.told(final(0, "one")) == ["StartOfTurn"]
+    assert talk.speaks(1, 2 * SECOND, 3 * SECOND) == ["EndOfTurn"]
+    assert talk.told(final(1, "two")) == ["StartOfTurn"]
+    assert talk.told(native.Done(3 * SECOND, 2)) == ["EndOfTurn"]
     assert talk.closing(1000, "done") == (1000, "")
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+from collections.abc import Iterator
 
 import httpx
 import pytest
 from aiortc import RTCPeerConnection
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.integration.hostile.fuzz import CASES, FEW
 
 SDP = {"Content-Type": "application/sdp"}
 
@@ -55,23 +58,9 @@ def broken_offers(draw: st.DrawFn) -> str:
     return "\r\n".join(lines) + "\r\n"
 
 
-QUICK = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-MANY = settings(QUICK, max_examples=1000)
-
-
-@pytest.fixture(scope="module")
-def http(server):
-    with httpx.Client(base_url=server.url, timeout=30) as client:
-        yield client
-        ready = client.get("/readyz").json()
-        assert ready["status"] == "ready"
-
-
-@QUICK
+@FEW
 @given(broken_offers())
-def test_broken_offers(http: httpx.Client, text: str) -> None:
+def test_broken_offers(http: httpx.Client, bystander: str, text: str) -> None:
     body = text.encode("utf-8", "surrogatepass")
     answer = http.post("/whip", content=body, headers=SDP)
     assert answer.status_code in (201, 400, 503)
@@ -79,9 +68,9 @@ def test_broken_offers(http: httpx.Client, text: str) -> None:
         assert http.delete(answer.headers["Location"]).status_code == 200
 
 
-@MANY
+@CASES
 @given(st.binary(max_size=300) | st.text(max_size=100).map(lambda t: ("v=0\r\nm=" + t).encode()))
-def test_bodies_that_are_no_offer(http: httpx.Client, body: bytes) -> None:
+def test_bodies_that_are_no_offer(http: httpx.Client, bystander: str, body: bytes) -> None:
     assert http.post("/whip", content=body, headers=SDP).status_code == 400
 
 
@@ -92,11 +81,11 @@ ANYTHING = st.recursive(
 )
 
 
-@MANY
+@CASES
 @given(
     st.dictionaries(st.sampled_from(["sdp", "type", "start", "name", "x"]), ANYTHING) | ANYTHING,
 )
-def test_json_that_is_no_offer(http: httpx.Client, value: object) -> None:
+def test_json_that_is_no_offer(http: httpx.Client, bystander: str, value: object) -> None:
     answer = http.post(
         "/v1/webrtc/offer", content=json.dumps(value), headers={"Content-Type": "application/json"}
     )
@@ -104,12 +93,14 @@ def test_json_that_is_no_offer(http: httpx.Client, value: object) -> None:
     assert answer.json()["error"]["code"] == "invalid_field"
 
 
-@MANY
+@CASES
 @given(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/"), max_size=40),
     st.binary(max_size=200),
 )
-def test_sessions_that_are_not_there(http: httpx.Client, name: str, body: bytes) -> None:
+def test_sessions_that_are_not_there(
+    http: httpx.Client, bystander: str, name: str, body: bytes
+) -> None:
     # Not alone: "." and ".." would name another path.
     name = "x" + httpx.URL("http://x", params={"n": name}).query.decode().removeprefix("n=")
     for path in ("events", "captions.vtt", "captions.srt"):
@@ -120,15 +111,15 @@ def test_sessions_that_are_not_there(http: httpx.Client, name: str, body: bytes)
     assert http.delete(f"/whip/sessions/{name}").status_code == 404
 
 
-@MANY
+@CASES
 @given(st.text(st.sampled_from("a=candidte:-midufrg 0123456789.udp\r\n"), max_size=120))
-def test_fragments(http: httpx.Client, session: str, text: str) -> None:
+def test_fragments(http: httpx.Client, bystander: str, session: str, text: str) -> None:
     kind = {"Content-Type": "application/trickle-ice-sdpfrag"}
     assert http.patch(session, content=text, headers=kind).status_code in (204, 400, 422)
 
 
 @pytest.fixture(scope="module")
-def session(http: httpx.Client):
+def session(http: httpx.Client) -> Iterator[str]:
     """Where a call that never connects is found."""
     answer = http.post("/whip", content=offer(), headers=SDP)
     assert answer.status_code == 201

@@ -55,6 +55,13 @@ def recording(kind: str) -> bytes:
 WAV = b"RIFF\x24\0\1\0WAVEfmt \x10\0\0\0\1\0\2\0\x44\xac\0\0\x10\xb1\2\0\4\0\x10\0data\0\0\1\0"
 
 
+@pytest.fixture(scope="module")
+def server(running):
+    """One server with the limits that the tables count on."""
+    with running() as server:
+        yield server
+
+
 @pytest.fixture
 async def bystander(server, talk, voice):
     """A session that is open throughout the case, and must get its transcript after it."""

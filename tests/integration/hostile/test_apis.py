@@ -1,8 +1,4 @@
-"""Anything at all is sent to the APIs of others; the server and its other sessions live on.
-
-A few hundred cases of each in the ordinary run. `--hypothesis-profile thorough` makes them many:
-more than ten thousand over all.
-"""
+"""Anything at all is sent to the APIs of others; the server and its other sessions live on."""
 
 from __future__ import annotations
 
@@ -10,117 +6,28 @@ import base64
 import contextlib
 import json
 import socket as sockets
-import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
-from stream_server.config import LimitsConfig
 from stream_server.server import Server
+from tests.integration.hostile.fuzz import (
+    AUDIO,
+    CASES,
+    JSON,
+    SECONDS,
+    SOUNDS,
+    nearly,
+    parameters,
+    talk,
+    talk_or_be_refused,
+)
 
 pytestmark = pytest.mark.timeout(900)  # thorough takes its time
-
-CASES = settings(
-    max_examples=3 * settings().max_examples,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-SECONDS = 10
-
-
-@pytest.fixture(scope="module")
-def wyoming(free_port: Any) -> int:
-    """Where the server speaks Wyoming."""
-    return int(free_port())
-
-
-@pytest.fixture(scope="module")
-def server(running: Any, wyoming: int) -> Iterator[Server]:
-    """One server for everything, patient enough for the bystander."""
-    limits = LimitsConfig(max_sessions=16, idle_timeout_ms=3_600_000)
-    with running(limits, wyoming_port=wyoming) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def bystander(server: Server, voice: Any) -> Iterator[None]:
-    """A session that is open throughout, and must get its transcript after it all."""
-    url = server.url.replace("http", "ws", 1) + "/v1/stream"
-    with connect(url, compression=None) as socket:
-        socket.send('{"type":"start"}')
-        socket.send(voice()[:20_000])
-        yield
-        socket.send(voice()[20_000:])
-        socket.send('{"type":"stop"}')
-        heard = [json.loads(message) for message in socket]
-    assert heard[-1]["type"] == "done"
-    assert [bool(m["text"]) for m in heard if m["type"] == "final"] == [True]
-    assert httpx.get(f"{server.url}/readyz").json()["sessions"] == 0
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
-SPEECH = (np.sin(np.arange(12_000) / 18) * np.sin(np.arange(12_000) / 5) * 9000).astype("<i2")
-AUDIO = st.one_of(
-    st.integers(0, 9000).map(bytes), st.binary(max_size=400), st.just(SPEECH.tobytes())
-)
-
-
-def nearly(valid: dict[str, Any]) -> st.SearchStrategy[str]:
-    """An event with one field, at any depth, replaced by anything or left out."""
-
-    def change(place: int, value: object) -> str:
-        copy = json.loads(json.dumps(valid))
-        spots = list(_spots(copy))
-        holder, key = spots[place % len(spots)]
-        if value == "left out":
-            del holder[key]
-        else:
-            holder[key] = value
-        return json.dumps(copy)
-
-    return st.builds(change, st.integers(0, 50), JSON | st.just("left out"))
-
-
-def _spots(value: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    for key, inner in value.items():
-        yield value, key
-        if isinstance(inner, dict):
-            yield from _spots(inner)
-
-
-def talk(
-    url: str, frames: Sequence[str | bytes], last: str, until: str | None, **headers: str
-) -> None:
-    """Send everything; what comes must end, with the close or with an event of type ``until``."""
-    with (
-        contextlib.suppress(ConnectionClosed),
-        connect(url, compression=None, additional_headers=headers) as socket,
-    ):
-        for frame in frames:
-            socket.send(frame)
-        socket.send(last)
-        _read(socket, until)
-
-
-def _read(socket: ClientConnection, until: str | None) -> None:
-    while True:
-        message = socket.recv(SECONDS)  # a timeout is a failure: the server does not answer
-        if until is not None and json.loads(message)["type"] == until:
-            return
-
 
 # --- OpenAI ---------------------------------------------------------------------------------------
 
@@ -175,7 +82,7 @@ EVENTS = st.one_of(
 
 @CASES
 @given(frames=st.lists(EVENTS, max_size=8), is_beta=st.booleans())
-def test_openai_realtime(server: Server, bystander: None, frames: Any, is_beta: bool) -> None:
+def test_openai_realtime(server: Server, bystander: str, frames: Any, is_beta: bool) -> None:
     url = server.url.replace("http", "ws", 1) + "/v1/realtime?intent=transcription"
     # Whatever came before, the session still answers: what is wrong in an event ends nothing.
     headers = {"OpenAI-Beta": "realtime=v1"} if is_beta else {}
@@ -197,17 +104,10 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@pytest.fixture(scope="module")
-def http(server: Server) -> Iterator[httpx.Client]:
-    """One client for all cases."""
-    with httpx.Client(base_url=server.url, timeout=SECONDS) as client:
-        yield client
-
-
 @CASES
 @given(fields=FIELDS, data=st.data())
 def test_openai_files(
-    http: httpx.Client, bystander: None, voice: Any, fields: Any, data: Any
+    http: httpx.Client, bystander: str, voice: Any, fields: Any, data: Any
 ) -> None:
     wav = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data"
     good = wav + b"\xff\xff\xff\xff" + voice()[:8000]
@@ -228,7 +128,7 @@ def test_openai_files(
     | nearly({"session": GA["session"], "expires_after": {"seconds": 60}}).map(str.encode),
     path=st.sampled_from(["client_secrets", "transcription_sessions"]),
 )
-def test_openai_secrets(http: httpx.Client, bystander: None, body: bytes, path: str) -> None:
+def test_openai_secrets(http: httpx.Client, bystander: str, body: bytes, path: str) -> None:
     answer = http.post(f"/v1/realtime/{path}", content=body)
     assert answer.status_code in (200, 400)
     if answer.status_code == 400:
@@ -251,7 +151,7 @@ CONFIG = {"config": {"sample_rate": 16000.0, "words": 1, "max_alternatives": 0, 
     ),
     path=st.sampled_from(["/", "/vosk", "/vosk/en", "/vosk/xx"]),
 )
-def test_vosk(server: Server, bystander: None, frames: Any, path: str) -> None:
+def test_vosk(server: Server, bystander: str, frames: Any, path: str) -> None:
     talk(server.url.replace("http", "ws", 1) + path, frames, '{"eof" : 1}', None)
 
 
@@ -297,7 +197,7 @@ def _let_close() -> Iterator[None]:
 
 @CASES
 @given(pieces=st.lists(WYOMING, max_size=8))
-def test_wyoming(wyoming: int, bystander: None, pieces: list[bytes]) -> None:
+def test_wyoming(wyoming: int, bystander: str, pieces: list[bytes]) -> None:
     with (
         _let_close(),
         sockets.create_connection(("127.0.0.1", wyoming), SECONDS) as client,
@@ -313,48 +213,6 @@ def test_wyoming(wyoming: int, bystander: None, pieces: list[bytes]) -> None:
 
 
 # --- Deepgram, AssemblyAI, Speechmatics -----------------------------------------------------------
-
-WAV = (
-    b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data"
-    b"\xff\xff\xff\xff" + SPEECH.tobytes()
-)
-SOUNDS = AUDIO | st.sampled_from([WAV, b"OggS", b"\x1aE\xdf\xa3", b"fLaC" + bytes(20)])
-ODD = st.text(max_size=6) | st.sampled_from(["", "-1", "0", "1e9", "nan", "999999999999", "true"])
-
-
-def parameters(**choices: list[str]) -> st.SearchStrategy[str]:
-    """Queries of the given values; in half of them one of the values is odd."""
-
-    def change(chosen: dict[str, str], place: int, odd: str | None) -> str:
-        names = list(chosen)
-        changed = {names[place % len(names)]: odd} if names and odd is not None else {}
-        return urllib.parse.urlencode(chosen | changed)
-
-    each = {name: st.sampled_from(values) for name, values in choices.items()}
-    right = st.fixed_dictionaries({}, optional=each)
-    return st.builds(change, right, st.integers(0, 20), st.none() | ODD)
-
-
-def talk_or_be_refused(
-    server: Server, path: str, frames: Sequence[str | bytes], last: str, codes: set[int]
-) -> None:
-    """Send everything; the upgrade may be refused for its query, and the close has a known code."""
-    url = server.url.replace("http", "ws", 1) + path
-    refused: InvalidStatus | None = None
-    try:
-        with connect(url, compression=None) as socket, contextlib.suppress(ConnectionClosed):
-            for frame in frames:
-                socket.send(frame)
-            socket.send(last)
-            _read(socket, None)
-    except InvalidStatus as error:
-        refused = error
-    if refused is None:
-        assert socket.close_code in codes
-    else:
-        assert refused.response.status_code == 400
-        assert json.loads(refused.response.body)
-
 
 RAW_AUDIO = {"encoding": ["linear16", "mulaw", "opus", "flac"], "sample_rate": ["8000", "16000"]}
 LIVE = parameters(
@@ -381,7 +239,7 @@ SAYS_LIVE = st.one_of(
 
 @CASES
 @given(query=LIVE, frames=st.lists(SAYS_LIVE, max_size=8))
-def test_deepgram_live(server: Server, bystander: None, query: str, frames: Any) -> None:
+def test_deepgram_live(server: Server, bystander: str, query: str, frames: Any) -> None:
     last = '{"type":"CloseStream"}'
     talk_or_be_refused(server, f"/v1/listen?{query}", frames, last, {1000, 1008})
 
@@ -407,7 +265,7 @@ SAYS_FLUX = st.one_of(
 
 @CASES
 @given(query=FLUX, frames=st.lists(SAYS_FLUX, max_size=8))
-def test_deepgram_turns(server: Server, bystander: None, query: str, frames: Any) -> None:
+def test_deepgram_turns(server: Server, bystander: str, query: str, frames: Any) -> None:
     last = '{"type":"CloseStream"}'
     talk_or_be_refused(server, f"/v2/listen?{query}", frames, last, {1000, 1008})
 
@@ -426,7 +284,7 @@ def test_deepgram_turns(server: Server, bystander: None, query: str, frames: Any
     kind=st.sampled_from(["application/octet-stream", "audio/wav", "application/json", ""]),
 )
 def test_deepgram_files(
-    http: httpx.Client, bystander: None, query: str, body: bytes, kind: str
+    http: httpx.Client, bystander: str, query: str, body: bytes, kind: str
 ) -> None:
     answer = http.post(f"/v1/listen?{query}", content=body, headers={"Content-Type": kind})
     assert answer.status_code in (200, 400)
@@ -458,7 +316,7 @@ SAYS_ASSEMBLYAI = st.one_of(
     ),
     frames=st.lists(SAYS_ASSEMBLYAI, max_size=8),
 )
-def test_assemblyai(server: Server, bystander: None, query: str, frames: Any) -> None:
+def test_assemblyai(server: Server, bystander: str, query: str, frames: Any) -> None:
     last = '{"type":"Terminate"}'
     talk_or_be_refused(server, f"/v3/ws?{query}", frames, last, {1000, 3006, 4100, 4101})
 
@@ -490,6 +348,6 @@ SAYS_SPEECHMATICS = st.one_of(
     first=st.just(json.dumps(RECOGNITION)) | nearly(RECOGNITION) | SAYS_SPEECHMATICS,
     frames=st.lists(SAYS_SPEECHMATICS, max_size=8),
 )
-def test_speechmatics(server: Server, bystander: None, first: Any, frames: Any) -> None:
+def test_speechmatics(server: Server, bystander: str, first: Any, frames: Any) -> None:
     last = '{"message":"EndOfStream","last_seq_no":0}'
     talk_or_be_refused(server, "/v2", [first, *frames], last, {1000, 1002, 1003, 1008})

@@ -1,0 +1,120 @@
+"""What a turn of the engine takes, learnt from what it took.
+
+A turn starts new rows and runs one denoising step. On a GPU a step costs nearly the same whatever
+the rows; on a CPU each row costs its own, and starting one (encoding its audio) more than its
+steps. Who may share a step, and how many sessions fit, follows from these three numbers, so they
+are measured where the server runs: once before it takes work, then from every turn, since other
+programs on the machine change them.
+
+Pure but for :func:`measure`, which is given its clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream_server.recogniser.interface import SAMPLE_RATE, Recogniser, Utterance
+
+_WINDOW = 256
+"""Turns that are remembered."""
+_REFIT = 16
+"""Turns between two fits."""
+_TRIES = 3
+"""Of each measurement; the quickest counts, since what disturbs only adds."""
+_SHORT, _LONG = 1, 4
+"""Seconds of audio that are measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnCosts:
+    """Seconds that a turn takes, by what is in it."""
+
+    turn: float = 0.0
+    """Whatever is in it."""
+    row: float = 0.0
+    """More for each row of its step."""
+    audio: float = 0.0
+    """More for each second of audio of the rows that it starts."""
+
+    def predict(self, rows: int, audio: float) -> float:
+        """Return the seconds of a turn with ``rows`` that starts ``audio`` seconds."""
+        return self.turn + self.row * rows + self.audio * audio if rows else 0.0
+
+    def work(self, row_steps: int, audio: float, max_rows: int) -> float:
+        """Return what some rows' steps and starts take of the engine if its turns are full."""
+        return row_steps * (self.row + self.turn / max_rows) + self.audio * audio
+
+
+class CostMeter:
+    """Keeps :class:`TurnCosts` current; they are all 0 until something is known."""
+
+    def __init__(self) -> None:
+        self._prior = self.costs = TurnCosts()
+        self._turns: deque[tuple[float, float, float, float]] = deque(maxlen=_WINDOW)
+        self._unfitted = 0
+
+    def restart(self, costs: TurnCosts) -> None:
+        """Begin from ``costs``, as measured; what little evidence there is falls back to them."""
+        self._prior = self.costs = costs
+        self._turns.clear()
+        self._unfitted = 0
+
+    def observe(self, rows: int, audio: float, seconds: float) -> None:
+        """Take note that a turn with ``rows`` that started ``audio`` seconds took ``seconds``."""
+        self._turns.append((1.0, rows, audio, seconds))
+        self._unfitted += 1
+        if self._unfitted >= _REFIT:
+            self._unfitted = 0
+            self._fit()
+
+    def _fit(self) -> None:
+        """Fit by least squares; each number is held near the prior by two turns' worth."""
+        turns = np.array(self._turns)
+        inputs, seconds = turns[:, :3], turns[:, 3]
+        prior = np.array((self._prior.turn, self._prior.row, self._prior.audio))
+        # Of three unknowns: the normal equations are quick, and start no threads.
+        weight = np.diag(2 * np.mean(inputs**2, axis=0) + 1e-6)
+        found = np.linalg.solve(inputs.T @ inputs + weight, inputs.T @ seconds + weight @ prior)
+        self.costs = TurnCosts(*(max(0.0, float(value)) for value in found))
+
+
+def measure(recogniser: Recogniser, clock: Callable[[], float]) -> TurnCosts:
+    """Measure a warm recogniser on noise; call on the thread that owns it.
+
+    Args:
+        recogniser: without rows.
+        clock: seconds.
+    """
+    steps = recogniser.info.default_steps
+    many = min(4, recogniser.info.max_rows)
+    noise = np.random.default_rng(0).normal(0, 0.05, _LONG * SAMPLE_RATE).astype(np.float32)
+
+    def time(count: int, seconds: int) -> tuple[float, float]:
+        """Return the seconds of a start and of a step."""
+        pcm = noise[: seconds * SAMPLE_RATE]
+        began = clock()
+        rows = recogniser.start([Utterance(pcm, steps=steps, seed=seed) for seed in range(count)])
+        started = clock()
+        recogniser.step(rows)
+        ended = clock()
+        recogniser.release(rows)
+        return started - began, ended - started
+
+    def quickest(count: int, seconds: int) -> tuple[float, float]:
+        starts, stepped = zip(*(time(count, seconds) for _ in range(_TRIES)), strict=True)
+        return min(starts), min(stepped)
+
+    short, step = quickest(1, _SHORT)
+    long, _ = quickest(1, _LONG)
+    row = 0.0
+    if many > 1:
+        row = max(0.0, (quickest(many, _SHORT)[1] - step) / (many - 1))
+    audio = max(0.0, (long - short) / (_LONG - _SHORT))
+    return TurnCosts(max(0.0, step - row), row, audio)
+
+
+__all__ = ["CostMeter", "TurnCosts", "measure"]

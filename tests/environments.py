@@ -1,0 +1,58 @@
+"""Environments of packages that tests need and the project does not, made when first needed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INSTALL_SECONDS = 600
+_UNREACHABLE = ("ConnectionError", "NewConnectionError", "ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED")
+
+
+def make_environment(source: Path, folder: Path) -> Path:
+    """Install what a file names, once; the test is skipped where it cannot be fetched.
+
+    Args:
+        source: requirements of Python, or a ``package.json``.
+        folder: where environments are kept.
+
+    Returns:
+        The environment's own folder.
+    """
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    place = folder / f"{source.stem}-{digest}"
+    done = place / "done"
+    if not done.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        if source.suffix == ".json":
+            if shutil.which("npm") is None:
+                pytest.skip("npm is not installed")
+            shutil.copy(source, place)
+            _install(["npm", "install", "--no-audit", "--no-fund"], place)
+        else:
+            _install([sys.executable, "-m", "venv", "."], place)
+            python = str(place / "bin" / "python")
+            _install([python, "-m", "pip", "install", "-q", "-r", str(source)], place)
+        done.touch()
+    return place
+
+
+def _install(command: list[str], place: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    made = subprocess.run(
+        command, cwd=place, env=environ, capture_output=True, text=True, timeout=INSTALL_SECONDS
+    )
+    if made.returncode:
+        if any(sign in made.stderr for sign in _UNREACHABLE):
+            pytest.skip(f"these packages cannot be fetched: {made.stderr[-200:]}")
+        pytest.fail(f"{' '.join(command)}: {made.stderr[-2000:]}")
+
+
+__all__ = ["INSTALL_SECONDS", "make_environment"]

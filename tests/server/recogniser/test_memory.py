@@ -1,0 +1,20 @@
+"""The memory of GPUs, where there are any."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stream_server.recogniser.memory import gpu_memory
+
+
+def test_without_a_gpu_nothing_is_held() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert gpu_memory() == 0
+
+
+@pytest.mark.gpu
+def test_what_is_held_of_a_gpu_is_seen() -> None:
+    held = torch.zeros(1 << 20, device="cuda")
+    assert gpu_memory() >= held.numel() * 4

@@ -1,0 +1,89 @@
+"""What the engine measures and tells: how many sessions fit, ages, times, the guard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from stream_server.config import SchedulerConfig
+from stream_server.errors import ModelError
+from stream_server.metrics import Metrics
+from stream_server.recogniser.fake import FakeRecogniser, FakeRow
+from stream_server.recogniser.interface import Hypothesis, Row, Utterance
+from stream_server.tracing import Decode
+from tests.server.scheduler.gated import ONE_ROW, PATIENCE, Build, Gated, Inbox, final
+
+
+def test_an_engine_that_measures_knows_how_many_fit(build: Build) -> None:
+    metrics = Metrics()
+    engine = build(FakeRecogniser(step_seconds=0.02), metrics=metrics, measures=True)
+    fits = engine.fits(0)
+    assert fits is not None
+    # 8 steps of 20 ms in turns of 32 rows, for each 4 s that a session speaks: hundreds fit.
+    assert 10 < fits < 1000
+    assert metrics.registry.get_sample_value("diffscribe_sessions_capacity") == fits
+    assert build(FakeRecogniser()).fits(3) is None
+    unbound = build(FakeRecogniser(), measures=True, config=SchedulerConfig(busy_share=0.0))
+    assert unbound.fits(3) is None
+
+
+def test_a_model_that_cannot_be_measured_does_not_start(build: Build) -> None:
+    class Broken(FakeRecogniser):
+        def start(self, utterances: Sequence[Utterance]) -> Sequence[FakeRow]:
+            raise RuntimeError("no memory")
+
+    engine = build(Broken(), start=False, measures=True)
+    with pytest.raises(ModelError, match="no memory"):
+        engine.start()
+
+
+def test_the_age_of_what_waits_is_known(build: Build) -> None:
+    now = [0.0]
+    recogniser, inbox = Gated(ONE_ROW), Inbox()
+    engine = build(recogniser, clock=lambda: now[0])
+    assert engine.queue_age() == 0
+    engine.submit(final("a"), inbox)
+    recogniser.await_step()
+    engine.submit(final("b"), inbox)
+    now[0] = 3.0
+    assert engine.queue_age() == 3.0
+    recogniser.gate.set()
+    inbox.wait(2)
+    assert engine.queue_age() == 0
+
+
+def test_each_decode_is_told_with_its_times(build: Build) -> None:
+    class Told:
+        def __init__(self) -> None:
+            self.decodes: list[Decode] = []
+
+        def record(self, decode: Decode) -> None:
+            self.decodes.append(decode)
+
+    told, inbox = Told(), Inbox()
+    engine = build(FakeRecogniser(step_seconds=0.01), tracing=told)
+    engine.submit(final("a", segment=4), inbox)
+    inbox.wait()
+    assert engine.drain(PATIENCE)
+    (decode,) = told.decodes
+    assert (decode.session, decode.segment, decode.is_final) == ("a", 4, True)
+    assert (decode.audio_seconds, decode.steps) == (0.6, 3)
+    assert decode.steps_seconds >= 0.03
+    assert decode.encode_seconds < decode.steps_seconds
+
+
+def test_decodes_that_the_guard_touched_are_counted(build: Build) -> None:
+    class Guarded(FakeRecogniser):
+        def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
+            return [replace(each, is_guarded=True) for each in FakeRecogniser.step(self, rows)]
+
+    metrics, inbox = Metrics(), Inbox()
+    engine = build(Guarded(), metrics=metrics)
+    engine.submit(final("a"), inbox)
+    inbox.wait()
+    assert engine.drain(PATIENCE)
+    count = metrics.registry.get_sample_value
+    assert count("diffscribe_guard_hits_total", {"kind": "final"}) == 1
+    assert count("diffscribe_guard_hits_total", {"kind": "partial"}) == 0

@@ -1,0 +1,45 @@
+"""The check of words fails where words are wrong or missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.recording import Recording
+
+SAID = ("nine eight seven six", "So the baby elephant followed Crow.", "Set white in u five soon")
+RECORDING = Recording(SAID, np.zeros(0, np.int16), ())
+HEARD = ["nine eight", "seven six", "so the baby elephant follow crow", "set white in u five soon"]
+
+
+def test_a_word_misheard_is_let_pass_however_the_text_is_divided() -> None:
+    RECORDING.check(SAID)
+    RECORDING.check(HEARD)
+    RECORDING.check([" ".join(HEARD).upper()])
+    RECORDING.check(HEARD[:2], utterances=1)
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        [],
+        [""],
+        HEARD[2:],
+        HEARD[:2] + HEARD[3:],
+        HEARD[:3],
+        HEARD[:1] + HEARD[2:] + ["nine", "nine", "nine"],
+        HEARD[::-1],
+        [*HEARD, *HEARD[:2]],
+        ["some other words that nobody said at all", *HEARD[1:]],
+        [" ".join(HEARD).replace("five soon", "nine now").replace("white in", "blue at")],
+    ],
+)
+def test_words_that_are_missing_or_wrong_or_out_of_order_or_doubled_fail(heard: list[str]) -> None:
+    with pytest.raises(AssertionError):
+        RECORDING.check(heard)
+
+
+def test_an_utterance_may_not_be_lost_among_many() -> None:
+    many = Recording(tuple(f"{word} {word}" for word in "abcdefghijkl"), RECORDING.samples, ())
+    with pytest.raises(AssertionError, match="'c c' is not in"):
+        many.check([text for text in many.said if text != "c c"])
