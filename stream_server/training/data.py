@@ -17,6 +17,8 @@ from pathlib import Path
 _DROPPED = re.compile(r"[^a-z' ]+")
 _SPACES = re.compile(r" +")
 _HAS_DIGIT = re.compile(r"\d")
+_TO_DAY = re.compile(r"\bto (day|night|morrow)\b")
+"""As older books have it."""
 _ABBREVIATIONS = {"mr.": "mister", "mrs.": "missus", "dr.": "doctor", "st.": "saint", "&": "and"}
 
 
@@ -59,7 +61,7 @@ def plain_text(text: str) -> str | None:
     words = [_ABBREVIATIONS.get(word, word) for word in text.lower().split()]
     plain = _DROPPED.sub(" ", " ".join(words))
     plain = _SPACES.sub(" ", re.sub(r"(?<![a-z])'|'(?![a-z])", " ", plain)).strip()
-    return plain or None
+    return _TO_DAY.sub(r"to\1", plain) or None
 
 
 def read_manifest(folder: Path) -> list[Clip]:

@@ -31,6 +31,7 @@ from stream_server.training.data import (
         ("'Tis the dogs' day, 'she said'", "tis the dogs day she said"),
         ("Mr. and Mrs. Bo & Dr. Who", "mister and missus bo and doctor who"),
         ("state-of-the-art", "state of the art"),
+        ("To-day, or to morrow; into days", "today or tomorrow into days"),
         ("all in\ntwo\tlines", "all in two lines"),
         ("route 66", None),
         ("the 2nd", None),
