@@ -27,10 +27,10 @@ _FLOOR = 1e-9
 class GuardConfig:
     """Support under which text is dropped; 0 drops nothing.
 
-    What a checkpoint sets follows from measuring it. The embedded one, whose texts are chosen with
-    a language model: digits of an unknown speaker have a support of 0.81 and more, held-out
-    sentences of 0.44 and more, children's and strangers' of 0.13 and more (a tenth of them under
-    0.22); noise in which words were heard 0.01 to 0.95, half of it under 0.36.
+    What a checkpoint sets follows from measuring it (training/LOG.md). The embedded network of
+    2026-11-24, with a language model: digits of an unknown speaker have a support of 0.81 and
+    more, held-out sentences of 0.44 and more, children's and strangers' of 0.13 and more (a tenth
+    of them under 0.22); noise in which words were heard 0.01 to 0.95, half of it under 0.36.
     """
 
     word: float = 0.1
