@@ -184,14 +184,18 @@ class TranscriptionModel(nn.Module):
     ) -> tuple[PromptCache, list[CtcFrames]]:
         """Turn audio into prompts and CTC frames; see ``network.Network``."""
         encoded = self.listen(pcm, lengths)
+        heard = self.ctc_logs(encoded)
+        cache = self.prefill(encoded, languages)
+        return cache, [
+            DenseFrames(logs, self._draft(logs, cache.row(row)), END)
+            for row, logs in enumerate(heard)
+        ]
+
+    def ctc_logs(self, encoded: Encoded) -> list[Logs]:
+        """Return what CTC hears in each row: [frames, vocabulary], log-probabilities."""
         logs = encoded.ctc.float().cpu().numpy()
         counts = (encoded.counts * self.config.ctc_parts).tolist()
-        cache = self.prefill(encoded, languages)
-        frames = []
-        for row, count in enumerate(counts):
-            heard = logs[row, :count]
-            frames.append(DenseFrames(heard, self._draft(heard, cache.row(row)), END))
-        return cache, [*frames]
+        return [logs[row, :count] for row, count in enumerate(counts)]
 
     def _draft(self, logs: Logs, prompt: PromptCache) -> tuple[int, ...]:
         """Return the text that CTC, the language model and the causal half find most likely."""

@@ -75,7 +75,7 @@ def _jobs(
     model: TranscriptionModel, tokenizer: Tokenizer, clips: Sequence[Packed], device: torch.device
 ) -> Iterator[tuple[int, _Job]]:
     """Let the network hear what has more than one word, clips of like length together."""
-    hop, parts = model.samples_per_ctc_frame, model.config.ctc_parts
+    hop = model.samples_per_ctc_frame
     wanted = [place for place, clip in enumerate(clips) if " " in clip.text]
     wanted.sort(key=lambda place: len(clips[place].pcm))
     for first in range(0, len(wanted), _ROWS):
@@ -85,12 +85,10 @@ def _jobs(
         for row, place in enumerate(places):
             found = torch.from_numpy(clips[place].pcm.astype(np.float32) / 32768)
             pcm[row, : len(found)] = found
-        encoded = model.listen(pcm.to(device), lengths.to(device))
-        logs = encoded.ctc.float().cpu().numpy()
-        counts = (encoded.counts * parts).tolist()
-        for row, place in enumerate(places):
+        heard = model.ctc_logs(model.listen(pcm.to(device), lengths.to(device)))
+        for logs, place in zip(heard, places, strict=True):
             words = tuple(tuple(tokenizer.encode(word)) for word in clips[place].text.split())
-            yield place, _Job(logs[row, : counts[row]], words, clips[place].pcm, hop)
+            yield place, _Job(logs, words, clips[place].pcm, hop)
 
 
 def find_cuts(

@@ -14,7 +14,6 @@ import numpy as np
 import soundfile
 import torch
 
-from stream_server.recogniser.alignment import DenseFrames
 from stream_server.recogniser.beam import BeamSearch
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.draft import Candidate, DraftConfig, Logs
@@ -76,10 +75,9 @@ def hear(
             pcm, _ = soundfile.read(short[pick].audio, dtype="float32")
             padded = torch.from_numpy(np.pad(pcm, RATE // 5))[None]
             language = torch.tensor([tokenizer.language("en")])
-            cache, (frames,) = model.hear(padded, torch.tensor([padded.shape[1]]), language)
-            if isinstance(frames, DenseFrames):
-                text, prompt = short[pick].text, cache.row(0)
-                found.append(Heard(name, text, frames.logs, prompt, number % 2 == 0))
+            encoded = model.listen(padded, torch.tensor([padded.shape[1]]))
+            (logs,), prompt = model.ctc_logs(encoded), model.prefill(encoded, language).row(0)
+            found.append(Heard(name, short[pick].text, logs, prompt, number % 2 == 0))
     return found
 
 
