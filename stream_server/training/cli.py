@@ -117,10 +117,7 @@ def synthesise(
     recipe = read_recipe(recipe_file)
     began = time.monotonic()
     speech = recipe.speech
-    texts = {
-        path.stem: path.read_text(encoding="utf-8").splitlines()
-        for path in sorted((data / TEXTS).glob("*.txt"))
-    }
+    texts = read_texts(data / TEXTS)
     weights = speech.texts or dict.fromkeys(texts, 1.0)
     drawn = prompts(texts, weights, speech.synthetic, speech.synthetic_digits, recipe.seed)
     spoken = speak_all(drawn, workers)
@@ -199,7 +196,7 @@ def language(
     config = read_recipe(recipe_file).language
     model, tokenizer = load_model(checkpoint)
     began = time.monotonic()
-    learnt = learn(read_texts(texts, config), tokenizer, model.vocabulary, config)
+    learnt = learn(read_texts(texts, config.texts), tokenizer, model.vocabulary, config)
     save_language(checkpoint, learnt)
     seconds = time.monotonic() - began
     print(f"{len(learnt.scores)} sequences, {len(learnt.words)} words, {seconds:.0f} s")

@@ -7,7 +7,7 @@ and Rosenfeld, 1996). All sequences of a length are arrays, so that millions tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,13 +56,17 @@ class _Level:
     """Place, one level down, of each without its last token."""
 
 
-def read_texts(folder: Path, config: LanguageConfig) -> dict[str, list[str]]:
-    """Read the sources that are asked for: a sentence a line.
+def read_texts(folder: Path, wanted: Collection[str] = ()) -> dict[str, list[str]]:
+    """Read sources of text, files ``NAME.txt`` with a sentence a line.
+
+    Args:
+        folder: where they are.
+        wanted: their names; none: every source that is there.
 
     Raises:
         ConfigError: one is missing, or there is none.
     """
-    names = list(config.texts) or sorted(path.stem for path in folder.glob("*.txt"))
+    names = list(wanted) or sorted(path.stem for path in folder.glob("*.txt"))
     if not names:
         raise ConfigError("texts", str(folder), "a folder of .txt files")
     texts = {}

@@ -102,10 +102,10 @@ def test_no_sequence_goes_over_the_beginning_of_a_text(tokenizer: Tokenizer) -> 
 def test_texts_are_read_by_name(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("two\n\nthree\n")
     (tmp_path / "a.txt").write_text("one\n")
-    assert read_texts(tmp_path, LanguageConfig()) == {"a": ["one"], "b": ["two", "three"]}
+    assert read_texts(tmp_path) == {"a": ["one"], "b": ["two", "three"]}
     only = LanguageConfig(texts={"b": 2.0})
-    assert read_texts(tmp_path, only) == {"b": ["two", "three"]}
+    assert read_texts(tmp_path, only.texts) == {"b": ["two", "three"]}
     with pytest.raises(ConfigError, match=r"language\.texts\.c"):
-        read_texts(tmp_path, LanguageConfig(texts={"c": 1.0}))
+        read_texts(tmp_path, ["c"])
     with pytest.raises(ConfigError, match="texts"):
-        read_texts(tmp_path / "nowhere", LanguageConfig())
+        read_texts(tmp_path / "nowhere")
