@@ -63,7 +63,9 @@ class Group:
         self._device = device
         self._flat: Tensor | None = None
         backend = "nccl" if device.type == "cuda" else "gloo"
-        options: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
+        options: dict[str, Any] = {}
+        if device.type == "cuda":  # NCCL wants to know which; "cuda" is the first
+            options["device_id"] = torch.device("cuda", device.index or 0)
         dist.init_process_group(
             backend,
             init_method=config.meeting,
