@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import torch
 from stream_server.config import RecogniserConfig
 from stream_server.recogniser.checkpoint import load_model, load_recogniser
 from stream_server.recogniser.interface import Utterance
+from stream_server.training import embedded_run
+from stream_server.training.corpus import Corpus
 from stream_server.training.data import Clip
 from stream_server.training.embedded_run import (
     CUTS,
@@ -123,12 +126,22 @@ def test_a_run_can_begin_from_another_s_weights(
     assert first == second
 
 
-def test_cuts_that_lie_beside_a_pack_are_used(recipe: Recipe, pack: Path, tmp_path: Path) -> None:
-    """A pack whose only set is cut is trained on; without the cuts the run says the same words."""
-    parts = replace(recipe, batch=replace(recipe.batch, parts=1.0))
-    (pack / CUTS).write_text(json.dumps([[]] * 9))
-    train_embedded(parts, pack, tmp_path / "run", CPU, QUICK)
-    assert updates(tmp_path / "run") == 2
+def test_cuts_that_lie_beside_a_pack_are_used(
+    recipe: Recipe, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+
+    class Watched(Corpus):
+        def __init__(self, *arguments: Any) -> None:
+            given.append(arguments[-1])
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(embedded_run, "Corpus", Watched)
+    train_embedded(recipe, pack, tmp_path / "without", CPU, QUICK)
+    cuts = [[number] for number in range(9)]
+    (pack / CUTS).write_text(json.dumps(cuts))
+    train_embedded(recipe, pack, tmp_path / "with", CPU, QUICK)
+    assert given == [[], cuts]
 
 
 def one_of_two(recipe: Recipe, pack: Path, output: Path, peer: PeerConfig) -> None:
