@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -164,28 +164,28 @@ def send_metrics(registry: CollectorRegistry, provider: MeterProvider) -> None:
     meter = provider.get_meter(_SCOPE)
     for family in registry.collect():
         if family.type == "gauge":
-            ask = _reader(registry, family.name, family.name)
+            ask = _reader(registry, family.name)
             meter.create_observable_gauge(family.name, [ask], description=family.documentation)
             continue
         endings = ("_total",) if family.type == "counter" else ("_count", "_sum")
         for ending in endings:
             name = family.name + ending
-            ask = _reader(registry, family.name, name)
+            ask = _reader(registry, name)
             meter.create_observable_counter(name, [ask], description=family.documentation)
 
 
 def _reader(
-    registry: CollectorRegistry, family: str, name: str
+    registry: CollectorRegistry, name: str
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
     from opentelemetry.metrics import Observation
 
+    only = registry.restricted_registry([name])
+
     def read(options: CallbackOptions) -> Iterable[Observation]:
-        found: Any = (each for each in registry.collect() if each.name == family)
         return [
             Observation(sample.value, sample.labels)
-            for each in found
-            for sample in each.samples
-            if sample.name == name
+            for family in only.collect()
+            for sample in family.samples
         ]
 
     return read
