@@ -15,7 +15,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
@@ -28,9 +28,11 @@ from starlette.websockets import WebSocket
 from stream_protocol.errors import RemoteProtocolError
 from stream_protocol.messages import ClientMessage, ServerMessage
 from stream_server.errors import DiffscribeError, TooLarge, error_message, wire_error
+from stream_server.keyring import ANYONE
 from stream_server.recogniser.interface import RecogniserInfo
 from stream_server.session.driver import run_session
 from stream_server.transports.answers import error_response
+from stream_server.transports.auth import Caller
 from stream_server.transports.door import Door
 from stream_server.transports.socket import GRACE_SECONDS, Socket
 
@@ -46,6 +48,8 @@ class Call:
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: Callable[[], float] = time.monotonic
     """Seconds, from any zero."""
+    caller: Caller = Caller(ANYONE)
+    """Who was let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,8 @@ class DialectEndpoint:
         socket = Socket(websocket, door.max_message_bytes)
         with contextlib.ExitStack() as stack:
             try:
-                key = door.keys.check(websocket, "session").key
+                caller = door.keys.check(websocket, "session")
+                key, call = caller.key, replace(call, caller=caller)
                 services = door.admission.check(key)
                 dialect = api.begin(websocket, call, services.info)
                 peer = DialectPeer(socket, dialect)

@@ -20,7 +20,6 @@ from stream_server.transports import openai_config as config
 from stream_server.transports import openai_events as wire
 from stream_server.transports import openai_secrets
 from stream_server.transports.answers import refusal
-from stream_server.transports.auth import Keys
 from stream_server.transports.dialect import NOTHING, Api, Call, Dialect, DialectEndpoint, Heard
 from stream_server.transports.door import Door
 from stream_server.transports.openai_turns import Turns, error_detail
@@ -159,14 +158,7 @@ class Conversation:
 
 
 class RealtimeApi(Api):
-    """``/v1/realtime``.
-
-    Args:
-        keys: whose tokens may bring settings.
-    """
-
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
+    """``/v1/realtime``."""
 
     def subprotocol(self, connection: HTTPConnection) -> str | None:
         """Return the one of the API, where it is offered."""
@@ -183,7 +175,7 @@ class RealtimeApi(Api):
             model=query.get("model", UNSET), language=query.get("language", UNSET)
         )
         fields = wire.SessionFields(input_audio_transcription=transcription)
-        settings = openai_secrets.read_settings(self._keys.check(connection, "session"))
+        settings = openai_secrets.read_settings(call.caller)
         settings = config.update(settings, fields, info)
         name = f"sess_{call.request_id.replace('-', '')[:24]}"
         return Conversation(name, _dialect(connection), settings, info)
@@ -204,7 +196,7 @@ async def _upgrade_required(request: Request) -> Response:
 def routes(door: Door) -> list[BaseRoute]:
     """Return the routes of the API."""
     return [
-        WebSocketRoute(PATH, DialectEndpoint(RealtimeApi(door.keys), door).__call__),
+        WebSocketRoute(PATH, DialectEndpoint(RealtimeApi(), door).__call__),
         Route(PATH, door.keys.guard(_upgrade_required)),
         *openai_secrets.routes(door.admission, door.keys),
     ]
