@@ -249,8 +249,7 @@ class Scheduler:
         waiting = self._eligible(is_urgent=False)
         more = self._admit((job for job in waiting if self._sharing.takes(job.seconds)), now)
         admit += more
-        rest += more
-        step = sorted(job.number for job in {*running, *admit, *rest})
+        step = sorted(job.number for job in (*running, *rest, *admit))
         admissions = tuple(Admission(job.number, job.request) for job in admit)
         return Plan(tuple(release), admissions, tuple(step), tuple(dropped))
 
