@@ -178,8 +178,6 @@ class Server:
         keys = _make_keys(config)
         quotas = Quotas(config.keys.max_key_sessions, config.keys.max_key_audio_s)
         admission = Admission(config.limits.max_sessions, quotas)
-        if config.keys.keys_file:
-            self._key_watch = KeyWatch(keys, admission)
         seconds = config.limits.send_timeout_ms / 1000 + _LAST_SECONDS
         with _listen(config.listen, seconds) as listener, contextlib.ExitStack() as stack:
             self._port = listener.getsockname()[1]
@@ -200,13 +198,13 @@ class Server:
             )
             web = _Web(_uvicorn_config(app, config))
             serving = asyncio.create_task(web.serve([listener]))
-            watching = [asyncio.create_task(each.run()) for each in (self._key_watch,) if each]
+            if config.keys.keys_file:
+                self._key_watch = KeyWatch(keys, admission)
+                stack.callback(asyncio.create_task(self._key_watch.run()).cancel)
             with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="audio") as executor:
                 try:
                     await self._live(admission, hub, executor, on_ready, serving, wyoming)
                 finally:
-                    for task in watching:
-                        task.cancel()
                     admission.close()
                     await calls.close()
                     hub.close()
