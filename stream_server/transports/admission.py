@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from stream_server.errors import DiffscribeError, Draining, Overloaded
 from stream_server.keyring import ANYONE, Key
+from stream_server.session.allowance import Meter
 from stream_server.session.driver import Services
 from stream_server.transports.quotas import Quotas
 
@@ -128,7 +129,7 @@ class Admission:
             if not self._inside:
                 self._empty.set()
 
-    def meter(self, key: Key) -> Callable[[int], None]:
+    def meter(self, key: Key) -> Meter:
         """Return what a session tells of the samples that it hears; see :class:`Quotas`."""
         return self._quotas.meter(key)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from stream_protocol.messages import CLOCK_RATE
 from stream_server.errors import LimitReached
 from stream_server.keyring import Key
+from stream_server.session.allowance import Meter
 
 _DAY: int = 86_400
 """Seconds."""
@@ -63,7 +64,7 @@ class Quotas:
         """Take note that it is over."""
         self._sessions[key.name] -= 1
 
-    def meter(self, key: Key) -> Callable[[int], None]:
+    def meter(self, key: Key) -> Meter:
         """Return what is told the samples that a session hears; raises LimitReached over them."""
         return functools.partial(self._hear, key)
 
