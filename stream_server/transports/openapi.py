@@ -44,6 +44,8 @@ _STEPS: Mapping[str, Any] = {"type": "integer", "minimum": 1, "maximum": 64}
 
 _Content = Mapping[str, type[msgspec.Struct] | Mapping[str, Any]]
 """By MIME type, a type or a schema."""
+_OBJECT: _Content = {_JSON: {"type": "object"}}
+"""In the form of the API that it is of, not described here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,11 @@ _TEXTS: _Content = {
 }
 _REFUSED = (400, 413, 503, 504)
 _NO_TOKEN = (400, 413, 504)
-_DEEPGRAM: Mapping[int, _Content] = {code: {_JSON: {"type": "object"}} for code in (400, 408, 413)}
+_DEEPGRAM: Mapping[int, _Content] = dict.fromkeys((400, 408, 413), _OBJECT)
 """Refusals in Deepgram's form."""
 _OPERATIONS = (
-    _Operation(
-        "/", "get", "What is here.", {200: {_JSON: {"type": "object"}, "text/html": _STRING}}
-    ),
-    _Operation(PATH, "get", "This description.", {200: {_JSON: {"type": "object"}}}),
+    _Operation("/", "get", "What is here.", {200: {**_OBJECT, "text/html": _STRING}}),
+    _Operation(PATH, "get", "This description.", {200: _OBJECT}),
     _Operation("/metrics", "get", "Metrics for Prometheus.", {200: {"text/plain": _STRING}}),
     _Operation(
         "/overlay", "get", "Captions as a layer.", {200: {"text/html": _STRING}}, is_open=True
@@ -111,13 +111,7 @@ _OPERATIONS = (
         "/v1/listen",
         "post",
         "Deepgram: transcribe a file. Errors are in Deepgram's form.",
-        {
-            200: {_JSON: {"type": "object"}},
-            400: {_JSON: {"type": "object"}},
-            413: {_JSON: {"type": "object"}},
-            503: {_JSON: {"type": "object"}},
-        },
-        errors=(),
+        dict.fromkeys((200, 400, 413, 503), _OBJECT),
         body={"audio/wav": _BYTES, "audio/ogg": _BYTES},
         query={"language": _STRING, "punctuate": {"type": "boolean"}},
     ),
@@ -133,9 +127,9 @@ _OPERATIONS = (
         "/v1/realtime/transcription_sessions",
         "post",
         "OpenAI: the same as the beta had it.",
-        {200: {_JSON: {"type": "object"}}},
+        {200: _OBJECT},
         errors=_REFUSED,
-        body={_JSON: {"type": "object"}},
+        body=_OBJECT,
     ),
     _Operation(
         TOKENS_PATH,
@@ -156,7 +150,7 @@ _OPERATIONS = (
         ASSEMBLYAI_PATH,
         "get",
         "AssemblyAI: a token. Errors are in AssemblyAI's form.",
-        {200: {_JSON: AssemblyAiToken}, 400: {_JSON: {"type": "object"}}},
+        {200: {_JSON: AssemblyAiToken}, 400: _OBJECT},
         query={"expires_in_seconds": {"type": "integer", "minimum": 1, "maximum": 600}},
     ),
     _Operation(
