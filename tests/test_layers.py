@@ -48,7 +48,8 @@ LAYERS = (
     "stream_client.outlets",
     "stream_client.client",
     "stream_client.caption_forms stream_client.minutes stream_client.mixdown",
-    "stream_client.resume stream_client.sources stream_client.timeline stream_client.whole_file",
+    "stream_client.inbox stream_client.resume stream_client.sources stream_client.timeline"
+    " stream_client.whole_file",
     "stream_client.errors",
     # What both speak.
     "stream_protocol.asyncapi",

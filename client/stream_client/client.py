@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -29,6 +28,7 @@ from stream_client.errors import (
     ServerRefused,
     StreamBroken,
 )
+from stream_client.inbox import Inbox
 from stream_client.resume import SendLog
 from stream_protocol import codec
 from stream_protocol.connection import AUDIO, Connection, State
@@ -137,7 +137,7 @@ class Stream:
         self._reconnect = reconnect
         keep_seconds = reconnect.keep_seconds if reconnect else 0.0
         self._log = SendLog(start, capacity_seconds=keep_seconds, keep=reconnect is not None)
-        self._inbox = _Inbox()
+        self._inbox: Inbox[ServerMessage] = Inbox()
         self._ready: asyncio.Future[Ready] | None = None
         self._task: asyncio.Task[None] | None = None
         self._to_send = asyncio.Event()
@@ -356,7 +356,7 @@ class Stream:
             if isinstance(message, Ack | Final):
                 self._progressed = True
             self._log.receive(message)
-            self._inbox.put(message)
+            self._inbox.put(message, _superseding(message))
             if not self._must_wait():
                 self._has_room.set()
             if self._must_move(message):
@@ -414,6 +414,15 @@ class _Dialler:
                 return websocket, protocol, message
 
 
+def _superseding(message: ServerMessage) -> tuple[object, ...]:
+    """Return what an unread message has in common with the one that takes its place."""
+    if isinstance(message, Ack):
+        return ("ack",)
+    if isinstance(message, Partial):
+        return ("partial", message.channel, message.segment)
+    return ()
+
+
 async def _end(task: asyncio.Task[None]) -> None:
     """Cancel a task and wait for it; a defect in it does not pass unseen."""
     task.cancel()
@@ -468,47 +477,6 @@ def _refused(error: InvalidStatus) -> ClientError:
         return ServerRefused(detail.code, detail.message, retryable=retryable, field=detail.param)
     code: ErrorCode = _STATUS_CODES.get(status, "internal" if status >= 500 else "bad_message")
     return ServerRefused(code, f"HTTP status {status}", retryable=retryable)
-
-
-class _Inbox:
-    """Messages that the caller has not read yet, bounded by what the audio can bring forth."""
-
-    def __init__(self) -> None:
-        self._messages: OrderedDict[object, ServerMessage] = OrderedDict()
-        self._count = 0
-        self._changed = asyncio.Event()
-        self._failure: ClientError | None = None
-        self.is_closed = False
-
-    def put(self, message: ServerMessage) -> None:
-        self._count += 1
-        key: object = self._count
-        if isinstance(message, Ack):
-            key = "ack"
-        elif isinstance(message, Partial):
-            key = ("partial", message.channel, message.segment)
-        self._messages.pop(key, None)
-        self._messages[key] = message
-        self._changed.set()
-
-    def close(self, failure: ClientError | None) -> None:
-        self._failure = failure
-        self.is_closed = True
-        self._changed.set()
-
-    def raise_failure(self) -> None:
-        if self.is_closed and self._failure is not None:
-            raise self._failure
-
-    async def get(self) -> ServerMessage | None:
-        while not self._messages:
-            self.raise_failure()
-            if self.is_closed:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        _, message = self._messages.popitem(last=False)
-        return message
 
 
 __all__ = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from stream_client.client import RECONNECTED, Reconnect, Stream, connect
 from stream_client.errors import ClientError, ServerRefused
+from stream_client.inbox import Inbox
 from stream_client.mixdown import MixReader
 from stream_client.outlets import MIX_DELAY, Mix, Outlet, OwnStream
 from stream_client.timeline import GAP, Placement, Timeline, Utterance
@@ -81,7 +81,7 @@ class Meeting:
         self._readers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
         self._adding = asyncio.Lock()
-        self._updates = _Updates()
+        self._updates: Inbox[Utterance] = Inbox()
         self._participants: list[Participant] = []
         self._is_ended = False
         self.timeline = Timeline()
@@ -227,7 +227,7 @@ class Meeting:
                     self.timeline.interrupt(number)
                 update = self.timeline.take(number, message)
                 if update is not None:
-                    self._updates.put(update)
+                    self._put(update)
         except ClientError as error:
             self.note_failure(self.timeline.name(number), error)
 
@@ -238,9 +238,13 @@ class Meeting:
                 if isinstance(message, Notice) and message.code == RECONNECTED:
                     reader.interrupt()
                 for update in reader.take(message):
-                    self._updates.put(update)
+                    self._put(update)
         except ClientError as error:
             self.note_failure(", ".join(map(self.timeline.name, mix.members)), error)
+
+    def _put(self, update: Utterance) -> None:
+        running = (update.participant, update.segment)
+        self._updates.put(update, running, is_last=update.is_final)
 
     async def _watch(self) -> None:
         """Finalise what somebody said who went silent, and keep idle streams open."""
@@ -351,35 +355,6 @@ class Participant:
         if is_quiet or silent >= self._outlet.patience:
             self._is_heard, self._last = False, now
             await self._outlet.pause()
-
-
-class _Updates:
-    """What the caller has not read yet: of what is running the newest only."""
-
-    def __init__(self) -> None:
-        self._waiting: OrderedDict[object, Utterance] = OrderedDict()
-        self._count = 0
-        self._changed = asyncio.Event()
-        self._is_closed = False
-
-    def put(self, update: Utterance) -> None:
-        self._count += 1
-        running = (update.participant, update.segment)
-        self._waiting.pop(running, None)
-        self._waiting[self._count if update.is_final else running] = update
-        self._changed.set()
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._changed.set()
-
-    async def get(self) -> Utterance | None:
-        while not self._waiting:
-            if self._is_closed:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        return self._waiting.popitem(last=False)[1]
 
 
 def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
