@@ -23,6 +23,9 @@ from stream_protocol.messages import Final, Partial, ServerMessage, Word
 FRAME = 320
 """Samples over which loudness is measured: 20 ms."""
 
+_SPARE = 3000
+"""Frames, a minute, by which there is more room than needed: a piece need not cost a copy of all
+that came before it."""
 
 _Number = TypeVar("_Number", np.int32, np.float64)
 
@@ -78,9 +81,9 @@ class Mixdown:
         frames = (np.arange(at, at + len(samples)) // FRAME).astype(np.int64)
         sums = np.bincount(frames - frames[0], np.square(samples.astype(np.float64)))
         levels = self._energies.get(participant, np.zeros(0))
-        levels = _grown(levels, int(frames[-1]) + 1)
+        if len(levels) <= frames[-1]:
+            levels = self._energies[participant] = _grown(levels, int(frames[-1]) + _SPARE)
         levels[frames[0] : frames[0] + len(sums)] += sums
-        self._energies[participant] = levels
 
 
 def _grown(array: npt.NDArray[_Number], size: int) -> npt.NDArray[_Number]:
