@@ -18,6 +18,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{- /* Seconds a pod takes to go: balancers take note, streams finish, connections close. */ -}}
+{{- define "diffscribe.goingSeconds" -}}
+{{- add .Values.drain.beforeSeconds .Values.drain.seconds 15 -}}
+{{- end -}}
+
 {{- /* The secret with the keys; without one the server would be open to the whole cluster. */ -}}
 {{- define "diffscribe.secret" -}}
 {{- if .Values.existingSecret -}}
