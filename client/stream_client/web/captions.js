@@ -1,5 +1,6 @@
 /** Messages to captions: what is said so far, segment by segment. Pure: no page, no clock. */
 
+import { RECONNECTED } from "./client.js";
 import { CLOCK_RATE } from "./protocol.js";
 
 /** The captions of one or of several sessions, one after another. */
@@ -36,7 +37,7 @@ export class Captions {
       }
       case "notice":
         // What ran when the connection broke comes again from its beginning.
-        if (message.code === "reconnected") this.breakOff();
+        if (message.code === RECONNECTED) this.breakOff();
         return null;
       default:
         return null;
