@@ -101,5 +101,5 @@ def environment(pytestconfig: pytest.Config) -> Callable[[Path], Path]:
     """Makes the environment of a file of requirements, kept in pytest's cache; its folder."""
     cache = pytestconfig.cache
     assert cache is not None
-    folder = cache.mkdir("clients")
+    folder = cache.mkdir("environments")
     return lambda source: make_environment(source, folder)

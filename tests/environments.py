@@ -35,7 +35,7 @@ def make_environment(source: Path, folder: Path) -> Path:
             if shutil.which("npm") is None:
                 pytest.skip("npm is not installed")
             shutil.copy(source, place)
-            _install(["npm", "install", "--no-audit", "--no-fund"], place)
+            _install(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"], place)
         else:
             _install([sys.executable, "-m", "venv", "."], place)
             python = str(place / "bin" / "python")
