@@ -1,8 +1,9 @@
-"""What tests of several folders share: the product's source, parsed, and a recording of people."""
+"""What tests of several folders share: the product's source, a recording of people, free ports."""
 
 from __future__ import annotations
 
 import ast
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,17 @@ def load_embedded() -> Callable[[Any], Any]:
         return load_recogniser(RecogniserConfig(model="embedded", device="cpu", threads=1))
 
     return load
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds a TCP port that nobody listens on."""
+
+    def find() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            return int(listener.getsockname()[1])
+
+    return find
 
 
 @pytest.fixture(scope="session")

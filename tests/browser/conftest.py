@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import shutil
+import socket
 import subprocess
 import threading
 import wave
@@ -148,6 +149,17 @@ class Tab:
         await asyncio.sleep(0.4)
         picture = await self.call("Page.captureScreenshot", format="png")
         await asyncio.to_thread(file.write_bytes, base64.b64decode(picture["data"]))
+
+
+@pytest.fixture(scope="session")
+def own_address() -> str:
+    """An address of this machine that is not its loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but its loopback")
+        return str(probe.getsockname()[0])
 
 
 @pytest.fixture(scope="session")

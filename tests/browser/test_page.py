@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -127,25 +125,16 @@ async def test_a_forbidden_microphone_is_explained(running, browse) -> None:
             assert not await tab.run("document.querySelector('#problem').hidden")
 
 
-async def test_without_https_elsewhere_the_page_says_what_to_do(running, browse) -> None:
+async def test_without_https_elsewhere_the_page_says_what_to_do(
+    running, browse, own_address
+) -> None:
     with running(host="0.0.0.0") as server:
-        address = await asyncio.to_thread(own_address)
         async with browse() as tab:
-            await tab.open(f"http://{address}:{server.port}/")
+            await tab.open(f"http://{own_address}:{server.port}/")
             await tab.until(f"{PROBLEM}.includes('HTTPS')")
             await put_file(tab, CLIP)
             await tab.run("document.querySelector('#start').click()")
             await tab.until(f"{FINALS} >= 1", 20)
-
-
-def own_address() -> str:
-    """An address of this machine that is not its loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            pytest.skip("this machine has no address but its loopback")
-        return str(probe.getsockname()[0])
 
 
 async def test_over_self_signed_https(running, browse) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -33,53 +33,48 @@ PAIR = """(async () => {
 })()"""
 
 
-def own_address() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            pytest.skip("this machine has no address but its loopback")
-        return str(probe.getsockname()[0])
-
-
 @pytest.fixture
-async def turn(tmp_path: Path) -> AsyncIterator[str]:
+async def turn(
+    tmp_path: Path, own_address: str, free_port: Callable[[], int]
+) -> AsyncIterator[str]:
     """What `--ice-server` says for a coturn with the flags of compose.yaml."""
     if shutil.which("turnserver") is None:
         pytest.skip("coturn is not installed; on Debian: apt-get install coturn")
     service = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]["turn"]
     flags = [flag.replace("${TURN_SECRET:-}", SECRET) for flag in service["command"]]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         "turnserver", *flags, f"--listening-port={port}", "--log-file=stdout",
         f"--pidfile={tmp_path / 'pid'}", f"--userdb={tmp_path / 'db'}", cwd=tmp_path,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    address = own_address()
     async with asyncio.timeout(10):
         while True:
             try:
-                _, writer = await asyncio.open_connection(address, port)
+                _, writer = await asyncio.open_connection(own_address, port)
                 writer.close()
                 break
             except OSError:
                 await asyncio.sleep(0.05)
     assert process.returncode is None, "coturn took the flags"
-    yield f"turn:diffscribe:{SECRET}@{address}:{port}"
+    yield f"turn:diffscribe:{SECRET}@{own_address}:{port}"
     process.terminate()
     await process.wait()
+
+
+async def begin(tab: Any, url: str) -> None:
+    """Start to speak by WebRTC through relays alone."""
+    await tab.call("Page.addScriptToEvaluateOnNewDocument", source=RELAYED_ONLY)
+    await tab.open(url)
+    await tab.until("document.querySelector('#server').innerText.includes('ready')")
+    await tab.run("document.querySelector('[name=transport][value=webrtc]').click()")
+    await tab.run("document.querySelector('#start').click()")
 
 
 async def test_captions_come_through_the_relay(running: Callable, browse: Callable, turn: str):
     with running(web=WebConfig(ice_server=(turn,))) as server:
         async with browse() as tab:
-            await tab.call("Page.addScriptToEvaluateOnNewDocument", source=RELAYED_ONLY)
-            await tab.open(server.url)
-            await tab.until("document.querySelector('#server').innerText.includes('ready')")
-            await tab.run("document.querySelector('[name=transport][value=webrtc]').click()")
-            await tab.run("document.querySelector('#start').click()")
+            await begin(tab, server.url)
             await tab.until("document.querySelectorAll('#finals li').length >= 1", 30)
             assert await tab.run(PAIR) == "relay"
             await tab.run("document.querySelector('#start').click()")
@@ -89,10 +84,6 @@ async def test_captions_come_through_the_relay(running: Callable, browse: Callab
 async def test_a_wrong_password_relays_nothing(running: Callable, browse: Callable, turn: str):
     with running(web=WebConfig(ice_server=(turn.replace(SECRET, "wrong"),))) as server:
         async with browse() as tab:
-            await tab.call("Page.addScriptToEvaluateOnNewDocument", source=RELAYED_ONLY)
-            await tab.open(server.url)
-            await tab.until("document.querySelector('#server').innerText.includes('ready')")
-            await tab.run("document.querySelector('[name=transport][value=webrtc]').click()")
-            await tab.run("document.querySelector('#start').click()")
+            await begin(tab, server.url)
             await asyncio.sleep(6)
             assert await tab.run("document.querySelectorAll('#finals li').length") == 0

@@ -6,11 +6,10 @@ import asyncio
 import json
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +115,8 @@ def dashboard_queries() -> list[str]:
     return texts
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
-async def server_port() -> AsyncIterator[int]:
+async def server_port(free_port: Callable[[], int]) -> AsyncIterator[int]:
     """A server with the key "sesame"."""
     port = free_port()
     main = "from stream_server.cli import main; main()"
@@ -136,7 +129,9 @@ async def server_port() -> AsyncIterator[int]:
     await process.wait()
 
 
-async def test_prometheus_scrapes_the_server_with_its_key(server_port: int, tmp_path: Path) -> None:
+async def test_prometheus_scrapes_the_server_with_its_key(
+    server_port: int, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
     """Debian's Prometheus, with our file: only the address and the place of the key are others."""
     if shutil.which("prometheus") is None:
         pytest.skip("Prometheus is not installed; on Debian: apt-get install prometheus")
@@ -167,7 +162,9 @@ async def test_prometheus_scrapes_the_server_with_its_key(server_port: int, tmp_
         await process.wait()
 
 
-async def test_caddy_puts_https_in_front(server_port: int, tmp_path: Path) -> None:
+async def test_caddy_puts_https_in_front(
+    server_port: int, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
     """Debian's Caddy, with our file: a client streams through it, and trusts its certificate."""
     if shutil.which("caddy") is None:
         pytest.skip("Caddy is not installed; on Debian: apt-get install caddy")

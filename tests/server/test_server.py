@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -80,12 +81,7 @@ async def test_a_port_that_is_taken_is_told() -> None:
             await build(Config(listen=ListenConfig(port=port))).serve()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-async def test_wyoming_is_served_on_a_port_of_its_own() -> None:
+async def test_wyoming_is_served_on_a_port_of_its_own(free_port: Callable[[], int]) -> None:
     port = free_port()
     listen = ListenConfig(port=0, wyoming_port=port)
     server = build(Config(listen=listen, recogniser=CONFIG.recogniser))
@@ -103,7 +99,7 @@ async def test_wyoming_is_served_on_a_port_of_its_own() -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_a_drain_lets_an_utterance_finish() -> None:
+async def test_a_drain_lets_an_utterance_finish(free_port: Callable[[], int]) -> None:
     port = free_port()
     server = build(
         Config(
