@@ -24,6 +24,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from stream_server.config import KeysConfig, LimitsConfig
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.server import Server
+from tests.integration.webrtc import make_offer
+from tests.wav import to_wav
 
 SECOND = 32_000
 """Bytes of audio at 16 kHz."""
@@ -297,7 +299,7 @@ async def test_the_audio_of_a_key_counts_in_files(metered, speech_file, path, re
 
 async def test_the_sessions_of_a_key_count_over_webrtc(metered) -> None:
     async with httpx.AsyncClient(base_url=metered.url, headers={"X-API-Key": "a-whip"}) as http:
-        offer = await _offer()
+        offer = await make_offer()
         first = await http.post("/whip", content=offer, headers={"Content-Type": "application/sdp"})
         assert first.status_code == 201
         second = await http.post(
@@ -306,18 +308,6 @@ async def test_the_sessions_of_a_key_count_over_webrtc(metered) -> None:
         assert (second.status_code, second.json()["error"]["code"]) == (429, "limit")
         assert int(second.headers["Retry-After"]) > 0
         await http.delete(first.headers["Location"])
-
-
-async def _offer() -> str:
-    from aiortc import RTCPeerConnection
-    from aiortc.mediastreams import AudioStreamTrack
-
-    connection = RTCPeerConnection()
-    connection.addTrack(AudioStreamTrack())
-    await connection.setLocalDescription(await connection.createOffer())
-    text = str(connection.localDescription.sdp)
-    await connection.close()
-    return text
 
 
 async def test_clients_without_a_key_are_bounded_together(running, free_port) -> None:
@@ -352,13 +342,4 @@ async def test_refusals_at_the_door_come_at_once(running, api: Api) -> None:
 @pytest.fixture(scope="session")
 def speech_file(voice) -> bytes:
     """Two seconds as a WAV file."""
-    import io
-    import wave
-
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(16_000)
-        writer.writeframes(voice())
-    return buffer.getvalue()
+    return to_wav(voice())

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 import json
-import wave
 from typing import Any
 
 import av
@@ -16,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stream_server.config import LimitsConfig
+from tests.wav import to_wav
 
 RAW = "encoding=linear16&sample_rate=16000"
 CLOSE = '{"type":"CloseStream"}'
@@ -74,11 +74,7 @@ def opus(data: bytes, kind: str | None) -> list[bytes]:
 
 
 def wav(data: bytes) -> list[bytes]:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as writer:
-        writer.setparams((1, 2, 16_000, 0, "NONE", ""))
-        writer.writeframes(data)
-    return pieces(buffer.getvalue(), 700)
+    return pieces(to_wav(data), 700)
 
 
 async def test_every_kind_of_audio_is_heard(server, voice) -> None:

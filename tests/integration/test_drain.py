@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 import re
@@ -11,20 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
-from aiortc import RTCPeerConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from stream_client.client import RECONNECTED, Reconnect
 from stream_client.client import connect as open_stream
 from stream_protocol.messages import Done, Final, Notice
+from tests.integration.webrtc import make_offer
+from tests.wav import to_wav
 
 SOCKETS = (
     "/v1/stream", "/v1/realtime?intent=transcription",
@@ -33,23 +32,6 @@ SOCKETS = (
     "/v3/ws?sample_rate=16000", "/v2", "/vosk", "/",
 )  # fmt: skip
 QUICK = Reconnect(attempts=60, first_delay=0.05, max_delay=0.1)
-
-
-def wav(data: bytes) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setparams((1, 2, 16000, 0, "NONE", ""))
-        writer.writeframes(data)
-    return file.getvalue()
-
-
-async def offer() -> str:
-    connection = RTCPeerConnection()
-    connection.addTransceiver("audio", direction="sendonly")
-    await connection.setLocalDescription(await connection.createOffer())
-    sdp = str(connection.localDescription.sdp)
-    await connection.close()
-    return sdp
 
 
 async def test_every_api_says_that_another_try_may_be_let_in(
@@ -67,7 +49,7 @@ async def test_every_api_says_that_another_try_may_be_let_in(
                 answer = caught.value.response
                 assert answer.status_code == 503, path
                 assert answer.headers["Retry-After"], path
-            sdp, file = await offer(), wav(voice())
+            sdp, file = await make_offer(), to_wav(voice())
             of_sdp = {"Content-Type": "application/sdp"}
             async with httpx.AsyncClient(base_url=server.url) as http:
                 answers = [

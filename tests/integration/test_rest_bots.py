@@ -7,7 +7,6 @@ each pause (``process_utterance_task.py``). The bots themselves need a meeting a
 from __future__ import annotations
 
 import io
-import wave
 from typing import Any
 
 import av
@@ -15,20 +14,14 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.wav import to_wav
+
 RATE = 16_000
 
 
 def cut(track: bytes, turn: Any) -> bytes:
     """What a bot's voice activity detection would cut out of a track."""
     return track[max(0, turn.start - RATE // 4) * 2 : (turn.end + RATE // 2) * 2]
-
-
-def wav(pcm: bytes) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setparams((1, 2, RATE, 0, "NONE", ""))
-        writer.writeframes(pcm)
-    return file.getvalue()
 
 
 def mp3(pcm: bytes) -> bytes:
@@ -54,7 +47,7 @@ def by_vexa(http: httpx.Client, pcm: bytes, prompt: str) -> dict[str, Any]:
         "min_silence_duration_ms": "160",
         "prompt": prompt,
     }
-    files = {"file": ("audio.wav", wav(pcm), "audio/wav")}
+    files = {"file": ("audio.wav", to_wav(pcm), "audio/wav")}
     headers = {"Authorization": "Bearer sesame"}
     answer = http.post("/v1/audio/transcriptions", data=fields, files=files, headers=headers)
     assert answer.status_code == 200, answer.text

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stream_server.keyring import make_key
+from tests.wav import to_wav
 
 CLIP = Path(__file__).parents[1] / "data" / "digits.opus"
 CANARY = "canary-of-a-wrong-key"
@@ -102,16 +101,6 @@ def samples() -> bytes:
     return pcm[: 16_000 * 4].astype("<i2").tobytes()
 
 
-def as_wav(pcm: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(16_000)
-        writer.writeframes(pcm)
-    return buffer.getvalue()
-
-
 async def speak(url: str, first: list[Any], last: Any, pcm: bytes, key: str) -> list[str]:
     """Be a client of one API from begin to end, and return everything that it was told."""
     told: list[str] = []
@@ -182,8 +171,8 @@ async def test_nothing_that_was_said_is_in_the_log(process) -> None:
         base_url=server.url, headers={"X-API-Key": secret}, timeout=60
     ) as http:
         for path in ("/v1/audio/transcriptions?response_format=verbose_json", "/v1/listen"):
-            told.append((await http.post(path, content=as_wav(pcm))).text)
-        form = {"file": ("a.wav", as_wav(pcm))}
+            told.append((await http.post(path, content=to_wav(pcm))).text)
+        form = {"file": ("a.wav", to_wav(pcm))}
         told.append((await http.post("/v1/audio/transcriptions", files=form)).text)
         token = (await http.post("/v1/tokens", json={"scopes": ["watch"]})).json()["token"]
         session = json.loads(told[0])["session"]

@@ -40,6 +40,16 @@ async def publishing(
         await connection.close()
 
 
+async def make_offer() -> str:
+    """An offer of audio by somebody who is gone before it is answered."""
+    connection = RTCPeerConnection()
+    connection.addTransceiver("audio", direction="sendonly")
+    await connection.setLocalDescription(await connection.createOffer())
+    sdp = str(connection.localDescription.sdp)
+    await connection.close()
+    return sdp
+
+
 def session_of(answer: httpx.Response) -> str:
     return answer.headers["Location"].rpartition("/")[2]
 

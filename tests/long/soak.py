@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import io
 import json
 import os
 import sys
 import time
-import wave
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,6 +27,7 @@ import httpx
 from websockets.asyncio.client import connect
 
 from tests.long.speech import clips
+from tests.wav import to_wav
 from tests.with_server import SERVE, running_server
 
 GROWTH = 1.05
@@ -142,15 +141,9 @@ async def vosk(url: str, clip: bytes) -> None:
 
 async def upload(url: str, clip: bytes) -> None:
     """A file."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(16_000)
-        writer.writeframes(clip)
     async with httpx.AsyncClient(timeout=120) as client:
         answer = await client.post(
-            url.replace("ws", "http", 1) + "/v1/audio/transcriptions", content=buffer.getvalue()
+            url.replace("ws", "http", 1) + "/v1/audio/transcriptions", content=to_wav(clip)
         )
     assert answer.status_code == 200, f"HTTP {answer.status_code}"
 

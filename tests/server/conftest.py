@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import wave
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.wav import to_wav
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +24,7 @@ def speech() -> Callable[..., bytes]:
             parts += [voice * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t)) * 0.15, np.zeros(16000)]
         samples = np.concatenate(parts)
         samples += np.random.default_rng(0).normal(0, 1e-4, len(samples))
-        buffer = io.BytesIO()
-        with wave.open(buffer, "wb") as writer:
-            writer.setnchannels(1)
-            writer.setsampwidth(2)
-            writer.setframerate(16000)
-            writer.writeframes((samples * 32767).astype("<i2").tobytes())
-        return buffer.getvalue()
+        return to_wav((samples * 32767).astype("<i2").tobytes())
 
     return make
 
