@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
 from stream_server.audio import decode_file
+from tests.long.speech import DIGITS, SPEECH
 
-ROOT = Path(__file__).parents[2]
 RATE = 16_000
 Samples = npt.NDArray[np.float32]
 
@@ -26,10 +25,10 @@ _SETS = (
 def clips(seed: int) -> Iterator[Samples]:
     """Yield recordings of many speakers in a random order, for ever."""
     chance = random.Random(seed)
-    folders = [ROOT.parent / "shared/speech" / name for name in _SETS]
+    folders = [SPEECH / name for name in _SETS]
     files = [sorted(folder.glob("*.opus")) for folder in folders]
     files = [each for each in files if each]
-    bundled = decode_file((ROOT / "tests/data/digits.opus").read_bytes())
+    bundled = decode_file(DIGITS.read_bytes())
     while True:
         if not files:
             yield bundled

@@ -46,4 +46,4 @@ def _files(index: int) -> list[Path]:
     return [folder / name for name in (*names[first:], *names[:first])][:50]
 
 
-__all__ = ["DIGITS", "ROOT", "SPEECH", "clips"]
+__all__ = ["DIGITS", "SPEECH", "clips"]
