@@ -170,8 +170,9 @@ SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 RATE = 16_000
 
 TURNS = (
-    # Who, from which second on, from which set, which clips; kept from training by the recipe of
-    # the embedded model. The second, third and fifth begin while somebody else still speaks.
+    # Who, from which second on, from which set, which clips: of these, the recipe of the embedded
+    # model keeps only Jack's from training. The second, third and fifth begin while somebody else
+    # still speaks.
     ("Grid", 0.5, "grid_s1", ("grid_s1_sbwo1s",)),
     ("Jack", 3.0, "fsdd", ("3_jackson_1", "1_jackson_3", "4_jackson_2", "7_jackson_0")),
     ("Rob", 5.5, "robotutor", ("6b5b522c386d",)),
