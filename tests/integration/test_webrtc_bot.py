@@ -116,7 +116,7 @@ class Room:
 async def serving(port: int, *routes: Route) -> AsyncIterator[None]:
     """Serve HTTP for the length of a block."""
     app = Starlette(routes=routes)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(server.serve())
     try:
