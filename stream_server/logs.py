@@ -16,13 +16,6 @@ import structlog
 _TALKATIVE = ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "asyncio", "libav")
 """At info uvicorn logs addresses with ``?api_key=``, at debug websockets logs frames."""
 
-_DENIED = "ASGI callable returned without completing handshake."
-"""What uvicorn says, as an error, of each WebSocket that was answered with why it is refused."""
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return record.msg != _DENIED
-
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
     """Send this process's logs, structlog's and the standard library's, to ``stream`` as JSON.
@@ -57,7 +50,6 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
             ],
         )
     )
-    handler.addFilter(_is_news)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

@@ -67,10 +67,3 @@ def test_libraries_that_would_log_keys_and_frames_are_kept_quiet(name: str) -> N
     logging.getLogger(name).info("GET /v1/stream?api_key=sesame")
     logging.getLogger(name).debug("< TEXT ...")
     assert stream.getvalue() == ""
-
-
-def test_a_refused_websocket_is_no_error_of_uvicorns() -> None:
-    stream, _ = lines("info")
-    logging.getLogger("uvicorn.error").error("ASGI callable returned without completing handshake.")
-    logging.getLogger("uvicorn.error").error("something else")
-    assert [line["event"] for line in read(stream)] == ["something else"]
