@@ -442,7 +442,12 @@ class Session:
         return effects
 
     def _is_still_good(self, guess: _Guess, audio: Segment) -> bool:
-        return guess.end == audio.end and guess.request.utterance.language == self._language
+        """Whether a guess decodes just what the final would.
+
+        A flush may end a segment where the guess does, and yet with a pause to be made up.
+        """
+        is_same_audio = guess.end == audio.end and not audio.missing
+        return is_same_audio and guess.request.utterance.language == self._language
 
     def _submit(
         self,

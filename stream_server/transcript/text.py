@@ -7,6 +7,7 @@ nothing between; comparing looks at neither spacing, case nor punctuation.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -82,10 +83,26 @@ def follow(
     return (*words[:same], *stable[same:], *rest)
 
 
+def rest(said: str, text: str) -> str:
+    """Return what ``text`` says after what it has in common with ``said``.
+
+    For what is appended to ``said`` and cannot take it back, where ``text`` may begin otherwise.
+    """
+    if text.startswith(said):
+        return text[len(said) :]
+    # Where there are no spaces, each letter is compared.
+    is_spaced = any(letter.isspace() for letter in said + text)
+    parts = re.findall(r"\s*\S+", text) if is_spaced else list(text)
+    known = said.split() if is_spaced else list(said)
+    end = matching_end([plain(each) for each in known], [plain(each) for each in parts])
+    more = "".join(parts[end:])
+    return f" {more}" if more and is_spaced and not more[:1].isspace() else more
+
+
 def _replacing(kept: str, word: str) -> float:
     if kept == word:
         return 0.0
     return 1.0 - 0.5 * difflib.SequenceMatcher(None, kept, word, autojunk=False).ratio()
 
 
-__all__ = ["follow", "join", "matching_end", "plain", "without_leading_space"]
+__all__ = ["follow", "join", "matching_end", "plain", "rest", "without_leading_space"]

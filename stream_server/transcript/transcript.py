@@ -2,8 +2,13 @@
 
 Pure. One :class:`Transcript` for one segment. A word is stable once two hypotheses in a row had
 it at the same place, except the last word of a partial, which may have been cut in its middle, and
-words whose audio may yet be cut off for the next segment to say; at the final everything is. Stable
-text only grows: what a later hypothesis says against it is not shown, and what it says after it is.
+words whose audio may yet be cut off for the next segment to say. From partial to partial stable
+text only grows: what a later one says against it is not shown, and what it says after it is.
+
+The final is what was heard in the whole segment, whatever the partials said. How many of them there
+were, and how far each had heard, depends on the pace of the audio and on how busy the server is; a
+final must depend on its audio alone, or a stream that is played again, resumed or sent as a file
+would have another transcript.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ class TranscriptUpdate:
     """What a segment says after one more hypothesis."""
 
     stable: str
-    """Does not change any more; of a final, the whole text."""
+    """Does not change before the final; of a final, the whole text."""
     tentative: str
     """May be rewritten; follows ``stable`` with nothing between."""
     words: tuple[HypothesisWord, ...]
@@ -80,16 +85,16 @@ class Transcript:
             earliest_cut: Samples; the segment may be made to end anywhere from here on, so no word
                 beyond becomes stable before the final. None where that cannot happen.
         """
-        kept = self._words[: self._stable]
-        words = follow(kept, without_leading_space(hypothesis.words))
+        words = without_leading_space(hypothesis.words)
         if is_final:
             self._stable = len(words)
-        else:
-            # Words without times may be anywhere in the audio.
-            limit = len(words)
-            if earliest_cut is not None and end > earliest_cut:
-                limit = self._said_before(words, earliest_cut)
-            self._stable = self._survivors(words, limit)
+            return self._show(words, end, is_final)
+        words = follow(self._words[: self._stable], words)
+        # Words without times may be anywhere in the audio.
+        limit = len(words)
+        if earliest_cut is not None and end > earliest_cut:
+            limit = self._said_before(words, earliest_cut)
+        self._stable = self._survivors(words, limit)
         return self._show(words, end, is_final)
 
     def close(self, end: int) -> TranscriptUpdate:

@@ -1,7 +1,9 @@
 """The text of several segments as pieces to append, for APIs that cannot take a word back. Pure.
 
-Stable words are given as they become so, at the final the rest, so the pieces together are the
-whole text. Segments may run at once, and their words still come in the order of the segments.
+Stable words are given as they become so, at the final the rest. The pieces together are the whole
+text, except where a final corrects a stable word: then what was given stays, and what the final
+says after it follows. Segments may run at once, and their words still come in the order of the
+segments.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stream_protocol.messages import Final, Partial
+from stream_server.transcript.text import rest
 
 
 @dataclass(slots=True)
@@ -48,25 +51,25 @@ class GrowingText:
         """Return what is to be appended; nothing where an earlier segment still runs."""
         if not self._running or self._running[0].number != message.segment:
             return ""
-        return self._more(self._running[0], message.stable.rstrip())
+        spoken, stable = self._running[0], message.stable.rstrip()
+        if not stable.startswith(spoken.shown):
+            return ""
+        return self._more(spoken, stable[len(spoken.shown) :])
 
     def finish(self, message: Final) -> str:
         """Return what is to be appended at the end of a segment."""
         if not self._running or self._running[0].number != message.segment:
             return ""
-        text = message.text.strip()
-        more = self._more(self._running.pop(0), text)
+        text, spoken = message.text.strip(), self._running.pop(0)
+        more = self._more(spoken, rest(spoken.shown, text))
         if text:
             self._finals.append(text)
         return more
 
-    def _more(self, spoken: _Spoken, text: str) -> str:
-        more = text[len(spoken.shown) :]
-        if not more or not text.startswith(spoken.shown):
-            return ""
+    def _more(self, spoken: _Spoken, more: str) -> str:
         is_first = not spoken.shown
-        spoken.shown = text
-        return f" {more}" if is_first and self._finals else more
+        spoken.shown += more
+        return f" {more}" if more and is_first and self._finals else more
 
 
 __all__ = ["GrowingText"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from stream_protocol.messages import (
@@ -17,6 +18,7 @@ from stream_protocol.messages import (
     Start,
 )
 from stream_server.scheduler.request import Dropped, Request
+from stream_server.segmenter.segmenter import FRAME
 from stream_server.session.effects import Cancel, Promote, Send, Submit
 from tests.server.session.stream import POLICY, Stream, decoded, requests, sent
 
@@ -106,6 +108,20 @@ def test_a_flush_in_the_pause_takes_the_guess() -> None:
     stream.session.receive_reply(decoded(guess(stream), "hello"))
     effects = stream.session.receive_message(Flush())
     assert [type(each) for each in sent(effects)] == [SpeechEnded, Final, Ack, Flushed]
+
+
+def test_a_guess_of_other_audio_than_the_final_is_not_it() -> None:
+    """A click in the pause, and a flush just where it is taken for the end: the final's audio has a
+    pause made up behind it, the guess's has not."""
+    stream = Stream(policy=SPECULATIVE)
+    stream.hear(600, 1.0)
+    effects = stream.session.receive_audio(
+        0, np.zeros(10 * FRAME, np.float32), [0.0] * 5 + [1.0] + [0.0] * 4
+    )
+    (request,) = requests(effects, final=False)
+    stream.session.receive_reply(decoded(request, "hello"))
+    (final,) = requests(stream.session.receive_message(Flush()), final=True)
+    assert len(final.utterance.pcm) == len(request.utterance.pcm) + 6 * FRAME
 
 
 def test_finals_are_begun_early_also_where_no_partials_are_wanted() -> None:

@@ -111,7 +111,6 @@ def test_whatever_happens_everything_is_answered_once_and_in_order(
                 assert each.stable.startswith(stable)
                 assert messages.index(each) < messages.index(final)
                 stable = each.stable
-        assert final.text.startswith(stable)
 
 
 WORD_FRAMES = 15

@@ -10,6 +10,7 @@ from stream_server.transcript.text import (
     join,
     matching_end,
     plain,
+    rest,
     without_leading_space,
 )
 
@@ -60,6 +61,24 @@ def test_matching_end(stable: str, heard: str, end: int) -> None:
 )
 def test_follow_keeps_what_is_stable(stable: str, heard: str, result: str) -> None:
     assert join(follow(words(stable), words(heard))) == result
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "more"),
+    [
+        ("", "one two", "one two"),
+        ("one", "one two", " two"),
+        ("on", "one two", "e two"),  # the same beginning: nothing is compared
+        ("one too", "one two three", " three"),
+        ("one two", "two three", " three"),
+        ("one two", "one", ""),
+        ("one", "", ""),
+        ("one two", "", ""),
+        ("你号", "你好吗", "吗"),
+    ],
+)
+def test_the_rest_is_what_follows_what_was_said(said: str, text: str, more: str) -> None:
+    assert rest(said, text) == more
 
 
 def test_follow_takes_newer_confidences_of_the_same_words() -> None:

@@ -29,6 +29,18 @@ def test_stable_words_come_once() -> None:
     assert words.text == "a boat sailed"
 
 
+def test_a_word_that_the_final_corrects_stays_and_the_rest_follows() -> None:
+    words = GrowingText()
+    words.begin(0)
+    assert words.grow(partial(0, "soft blanks an", " eleven")) == "soft blanks an"
+    assert words.finish(final(0, "oh blessed an eleven men")) == " eleven men"
+    assert words.text == "oh blessed an eleven men"
+    words.begin(1)
+    assert words.grow(partial(1, "one two")) == " one two"
+    assert words.finish(final(1, "one")) == ""
+    assert words.text == "oh blessed an eleven men one"
+
+
 def test_words_of_a_later_segment_wait_for_the_earlier_one() -> None:
     words = GrowingText()
     words.begin(0)
