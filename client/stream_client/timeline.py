@@ -128,7 +128,7 @@ class Utterance:
     end: int
     """Samples."""
     stable: str
-    """Does not change any more."""
+    """Of a final, the whole text; else what does not change before it."""
     tentative: str = ""
     """May be rewritten; empty in a final."""
     is_final: bool = False

@@ -5,7 +5,8 @@ two commits, whatever segments it has; a commit is a ``flush``, and which item a
 follows from where on the media clock it began, since segments overtake the answer to a flush.
 
 Deltas are append-only: stable words as they become so, at the final the rest. So what a client has
-put together from deltas is the transcript that completes the item.
+put together from deltas is the transcript that completes the item, but for stable words that the
+final corrected: the transcript has them as they are.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Turn:
 
     @property
     def stable_text(self) -> str:
-        """What does not change any more."""
+        """What does not change before the final."""
         return self._join(self._stable)
 
     @property
@@ -82,7 +82,7 @@ class Turn:
 
     @property
     def finished_words(self) -> int:
-        """How many of :attr:`words` do not change any more."""
+        """How many of :attr:`words` do not change before the final."""
         return len(self._words) + sum(word.confidence == 1.0 for word in self._running)
 
     def take_partial(self, partial: Partial) -> bool:
