@@ -172,8 +172,7 @@ class Partial(Message, frozen=True, tag_field="type", tag="partial"):
     revision: int
     """Counts up from 1 within the segment."""
     stable: str
-    """Does not change before the final: the next stable text begins with it. The final has heard
-    the whole segment, and may correct it."""
+    """Only grows from partial to partial; the final has heard the whole, and may correct it."""
     tentative: str
     """May be rewritten. The whole text is ``stable + tentative``."""
     start: int

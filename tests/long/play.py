@@ -11,7 +11,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from stream_client.client import Reconnect, Stream, connect
-from stream_protocol.messages import Done, Error, Final, Notice, Start
+from stream_protocol.messages import Done, Error, Final, Notice, Partial, Start
+from stream_server.transcript.text import matching_end
 
 PATIENT = Reconnect(attempts=200, first_delay=0.05, max_delay=1.0)
 
@@ -28,6 +29,9 @@ class Heard:
     samples: int = 0
     """Of the stream's end, as the server says."""
     reconnects: int = 0
+    partials: int = 0
+    corrected: int = 0
+    """Words that were stable and that the final changed or left out."""
 
     @property
     def words(self) -> list[str]:
@@ -78,7 +82,7 @@ async def play(
         piece: bytes sent at once.
         began: called with the stream once it is open, and with what carries it.
     """
-    heard = Heard()
+    heard, stable = Heard(), dict[int, str]()
     opening = connect(url, start, reconnect=PATIENT, open_timeout=60)
     line = Line(opening._stream._dialler)
     opening._stream._dialler = line  # type: ignore[assignment]
@@ -88,8 +92,12 @@ async def play(
         try:
             async for message in stream:
                 match message:
+                    case Partial():
+                        heard.partials += 1
+                        stable[message.segment] = message.stable
                     case Final():
                         heard.finals.append(message)
+                        heard.corrected += corrected(stable.pop(message.segment, ""), message.text)
                     case Notice():
                         heard.notices.append(message.code)
                     case Error():
@@ -111,6 +119,12 @@ async def _send(stream: Stream, audio: bytes, bytes_per_second: int, piece: int)
             await asyncio.sleep(began + at / bytes_per_second - loop.time())
         await stream.send(audio[at : at + piece])
     await stream.stop()
+
+
+def corrected(stable: str, text: str) -> int:
+    """Return how many words of what was stable a final changed, left out or put in between."""
+    said, words = stable.split(), text.split()
+    return differing(said, words[: matching_end(said, words)])
 
 
 def differing(one: Sequence[str], other: Sequence[str]) -> int:

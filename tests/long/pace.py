@@ -1,0 +1,55 @@
+"""Play streams at the pace of speech, and the same at full speed; each says the same.
+
+    python -m tests.long.pace --streams 4
+
+At the pace of speech there are partials, guesses in pauses and neighbours in a step; at full speed
+there are none, or others. A final is a function of its audio, so nothing may differ. This is
+``rolling`` without the restarts: what differs here is not theirs. The exit status is 0 where
+nothing differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from tests.long.live import Comparison, play_live, streams_of
+from tests.long.play import play
+from tests.long.servers import serving
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    """Play the streams both ways; return 0 where nothing differs."""
+    audios = streams_of(arguments.seconds, arguments.seed, arguments.streams)
+    async with serving(1, ["--model", arguments.model, "--busy-share", "0"]) as (server,):
+        url = f"ws://127.0.0.1:{server.port}/v1/stream"
+        wholes = {audio: await play(url, audio) for audio in set(audios)}
+        heard = await asyncio.gather(
+            *(
+                play_live(url, audio, number / arguments.streams)
+                for number, audio in enumerate(audios)
+            )
+        )
+    compared = Comparison([wholes[audio] for audio in audios], heard)
+    print(
+        f"{arguments.streams} live streams of {arguments.seconds:g} s ({arguments.model}): "
+        f"{compared}; {sum(each.partials for each in heard)} partials, "
+        f"{sum(each.corrected for each in heard)} words were stable and the final has others"
+    )
+    compared.print_differences()
+    return 0 if compared.is_same else 1
+
+
+def main() -> int:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--streams", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=60, help="of each stream")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--seed", type=int, default=0)
+    return asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
