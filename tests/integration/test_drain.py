@@ -123,8 +123,11 @@ def another(port: int) -> subprocess.Popen[str]:
     raise AssertionError("the port does not get free")
 
 
-def start_server(*options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from stream_server.cli import main; main()", "serve"]
+MAIN = "from stream_server.cli import main; main()"
+
+
+def start_server(*options: str, main: str = MAIN) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", main, "serve"]
     environ = {k: v for k, v in os.environ.items() if not k.startswith("DIFFSCRIBE_")}
     environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
@@ -134,9 +137,9 @@ def start_server(*options: str) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(*options: str, main: str = MAIN) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a server for the length of a block; gives it and its address."""
-    with start_server("--port", "0", *options) as server:
+    with start_server("--port", "0", *options, main=main) as server:
         try:
             assert server.stdout is not None
             found = re.search(r"ready on http://(\S+)", server.stdout.readline())
@@ -162,6 +165,37 @@ async def test_sigterm_ends_a_server_with_live_sessions_in_a_set_time(seconds: f
             else:
                 assert (await heard(socket, "error"))["code"] == "draining"
                 assert time.monotonic() - began >= seconds
+        status = await asyncio.to_thread(server.wait, 20)
+        assert time.monotonic() - began < 15
+        assert status == 0
+
+
+BUSY = """
+import atexit, time
+from stream_server import server
+from stream_server.recogniser.fake import FakeRecogniser
+
+class Busy(FakeRecogniser):
+    def step(self, rows):
+        if any(row.utterance.language for row in rows):  # a client's, none of the warm-up
+            time.sleep(120)
+        return super().step(rows)
+
+server.load_recogniser = lambda config, report: Busy()
+atexit.register(time.sleep, 120)  # in the place of what it takes to free a large model
+"""
+
+
+async def test_neither_a_long_step_nor_the_interpreter_holds_up_the_end(voice) -> None:
+    """The engine is inside a step when the time is over, and the interpreter has much to free."""
+    with process("--drain-seconds", "0.5", main=BUSY + MAIN) as (server, address):
+        async with connect(f"ws://{address}/v1/stream", subprotocols=["diffscribe.v1"]) as socket:  # type: ignore[list-item]
+            await socket.send('{"type":"start","language":"en","partial_interval_ms":0}')
+            await socket.send(voice() * 2)
+            await heard(socket, "speech_ended")
+            began = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            assert (await heard(socket, "error"))["code"] == "draining"
         status = await asyncio.to_thread(server.wait, 20)
         assert time.monotonic() - began < 15
         assert status == 0

@@ -48,6 +48,7 @@ async def restart(servers: list[ServerProcess], after: float) -> bool:
 async def run(arguments: argparse.Namespace) -> int:
     """Play the streams; return 0 where nothing was lost."""
     options = ["--model", arguments.model, "--drain-seconds", str(_DRAIN_SECONDS)]
+    options += ["--busy-share", "0"]  # how many streams fit is not what is asked here
     audios = streams_of(arguments.seconds, arguments.seed, arguments.streams)
     async with serving(2, options) as servers:
         direct = f"ws://127.0.0.1:{servers[0].port}/v1/stream"
