@@ -1,9 +1,9 @@
 """AssemblyAI's streaming API, v3: ``/v3/ws``.
 
 A turn ends at a pause. ``transcript`` holds what does not change before the end of a segment,
-``words`` also what may; a turn's end comes once as it was spoken and, where ``format_turns`` is on, again with case and
-punctuation. Parameters are named as the Python client sends them: booleans as ``True``, lists as
-JSON.
+``words`` also what may; a turn's end comes once as it was spoken and, where ``format_turns`` is on,
+again with case and punctuation. Parameters are named as the Python client sends them: booleans as
+``True``, lists as JSON.
 """
 
 from __future__ import annotations
