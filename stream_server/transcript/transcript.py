@@ -1,8 +1,9 @@
 """From hypotheses to text that people can read while it grows: stable and tentative.
 
 Pure. One :class:`Transcript` for one segment. A word is stable once two hypotheses in a row had
-it at the same place, except the last word of a partial, which may have been cut in its middle, and
-words whose audio may yet be cut off for the next segment to say. From partial to partial stable
+it at the same place, except the last word of a partial, which may have been cut in its middle, a
+word of little confidence, which more audio often changes, and words whose audio may yet be cut off
+for the next segment to say. From partial to partial stable
 text only grows: what a later one says against it is not shown, and what it says after it is.
 
 The final is what was heard in the whole segment, whatever the partials said. How many of them there
@@ -20,6 +21,10 @@ from stream_server.transcript.text import follow, join, without_leading_space
 
 _TIME_DOUBT = SAMPLE_RATE // 10
 """Samples by which the end of a word may be wrong: it is aligned, not measured."""
+_SURE = 0.5
+"""Confidence from which on a word may become stable. Of the stable words of 126 segments of real
+speech, finals of the embedded model corrected 35 in 1,000, and without this bound 57; 55 % of all
+words were stable before the final, and 77 % without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ class Transcript:
         count = self._stable
         limit = min(limit, len(words) - 1)
         for old, new in zip(self._words[count:], words[count:limit], strict=False):
-            if old.text != new.text:
+            if old.text != new.text or new.confidence < _SURE:
                 break
             count += 1
         return count

@@ -9,9 +9,9 @@ from stream_server.recogniser.interface import Hypothesis, HypothesisWord
 from stream_server.transcript.transcript import Transcript
 
 
-def hypothesis(text: str) -> Hypothesis:
+def hypothesis(text: str, confidence: float = 0.9) -> Hypothesis:
     words = tuple(
-        HypothesisWord(f" {word}" if index else word, 0.9)
+        HypothesisWord(f" {word}" if index else word, confidence)
         for index, word in enumerate(text.split())
     )
     return Hypothesis((), (), words, step=1, is_final=True)
@@ -27,6 +27,13 @@ def test_a_word_is_stable_once_it_survived_and_was_not_the_last() -> None:
     assert (third.stable, third.tentative) == ("one two", " three")
     assert [first.revision, second.revision, third.revision] == [1, 2, 3]
     assert (third.start, third.end, third.is_final) == (1600, 7000, False)
+
+
+def test_a_word_of_little_confidence_waits_for_more() -> None:
+    transcript = Transcript(0, 0)
+    for _ in range(3):
+        assert transcript.update(hypothesis("one two", 0.49), 1, is_final=False).stable == ""
+    assert transcript.update(hypothesis("one two", 0.5), 1, is_final=False).stable == "one"
 
 
 def test_a_word_that_changed_waits_again() -> None:
