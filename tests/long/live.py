@@ -48,9 +48,12 @@ class Comparison:
 
     def __str__(self) -> str:
         """The counts."""
+        partials = sum(each.partials for _, each in self._pairs)
+        corrected = sum(each.corrected for _, each in self._pairs)
         return (
             f"{self._words} words, {self._wrong} differ; "
-            f"{self._in_place} have each final at its place"
+            f"{self._in_place} have each final at its place; "
+            f"{partials} partials, of whose stable words finals corrected {corrected}"
         )
 
     def print_differences(self) -> None:

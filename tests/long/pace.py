@@ -33,9 +33,7 @@ async def run(arguments: argparse.Namespace) -> int:
         )
     compared = Comparison([wholes[audio] for audio in audios], heard)
     print(
-        f"{arguments.streams} live streams of {arguments.seconds:g} s ({arguments.model}): "
-        f"{compared}; {sum(each.partials for each in heard)} partials, "
-        f"{sum(each.corrected for each in heard)} words were stable and the final has others"
+        f"{arguments.streams} live streams of {arguments.seconds:g} s ({arguments.model}): {compared}"
     )
     compared.print_differences()
     return 0 if compared.is_same else 1

@@ -31,7 +31,7 @@ class Heard:
     reconnects: int = 0
     partials: int = 0
     corrected: int = 0
-    """Words that were stable and that the final changed or left out."""
+    """Words that were stable, and that the final changed or left out."""
 
     @property
     def words(self) -> list[str]:
