@@ -32,9 +32,8 @@ async def run(arguments: argparse.Namespace) -> int:
             )
         )
     compared = Comparison([wholes[audio] for audio in audios], heard)
-    print(
-        f"{arguments.streams} live streams of {arguments.seconds:g} s ({arguments.model}): {compared}"
-    )
+    played = f"{arguments.streams} live streams of {arguments.seconds:g} s ({arguments.model})"
+    print(f"{played}: {compared}")
     compared.print_differences()
     return 0 if compared.is_same else 1
 

@@ -18,7 +18,8 @@ from stream_protocol.messages import Final, Timings, Word
 from tests.long.clock import wrong_times
 from tests.long.kills import compare
 from tests.long.lastword import is_alike, sound_end
-from tests.long.play import Heard, differing
+from tests.long.live import Comparison
+from tests.long.play import Heard, corrected, differing
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +57,14 @@ def test_a_rolling_restart_loses_nothing() -> None:
     assert " 0 differ; 10 have each final at its place" in said
 
 
+def test_the_pace_changes_no_word() -> None:
+    status, said = run("pace", "--model", "fake", "--streams", "3", "--seconds", "10")
+    assert status == 0, said
+    assert re.search(
+        r"[1-9]\d* words, 0 differ; 3 have each final at its place; [1-9]\d* partials", said
+    )
+
+
 def test_times_are_exact_in_each_format() -> None:
     status, said = run("clock", "--minutes", "4")
     assert status == 0, said
@@ -84,6 +93,25 @@ def test_words_that_differ_are_counted() -> None:
     assert differing(said, ["a", "c"]) == 1
     assert differing(said, ["a", "x", "y", "c"]) == 2
     assert differing([], ["a"]) == 1
+
+
+def test_stable_words_that_a_final_has_otherwise_are_counted() -> None:
+    assert corrected("", "a b") == corrected("a b", "a b c") == 0
+    assert corrected("a x", "a b c") == 1
+    assert corrected("a b", "") == 2
+
+
+def test_live_streams_that_differ_are_told_from_others(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = Heard([final("a b", 0, 640)], samples=960)
+    other = Heard([final("a c", 0, 640)], samples=960)
+    assert Comparison([whole, whole], [whole, whole]).is_same
+    assert not Comparison([whole], [Heard([final("a b", 0, 641)], samples=960)]).is_same
+    assert not Comparison([whole], [Heard(whole.finals, samples=959)]).is_same
+    compared = Comparison([whole, whole], [whole, other])
+    assert not compared.is_same
+    assert str(compared).startswith("4 words, 1 differ; 2 have")
+    compared.print_differences()
+    assert "stream 1, 0: 'a b' became 'a c'" in capsys.readouterr().out
 
 
 def test_a_word_a_place_and_a_sample_are_missed(capsys: pytest.CaptureFixture[str]) -> None:
