@@ -221,11 +221,13 @@ def _submit(job: FileJob, segment: Segment, services: Services) -> asyncio.Futur
         if not loop.is_closed():
             loop.call_soon_threadsafe(resolve, reply)
 
+    # The very utterance of a session's final, so that a file says what its stream would.
+    most = services.info.max_samples
     utterance = Utterance(
-        segment.pcm[: services.info.max_samples],
+        segment.with_pause(most)[:most],
         steps=job.steps or services.recogniser.steps,
         language=job.language,
-        seed=segment.number,
+        seed=segment.start,
         trace=job.trace,
     )
     request = Request(
@@ -250,8 +252,9 @@ def _to_segment(segment: Segment, hypothesis: Hypothesis) -> FileSegment | None:
     words = tuple(
         FileWord(
             word.text,
-            None if word.start is None else segment.start + word.start,
-            None if word.end is None else segment.start + word.end,
+            # The pause that was made up is no part of the file.
+            None if word.start is None else min(segment.start + word.start, segment.end),
+            None if word.end is None else min(segment.start + word.end, segment.end),
             word.confidence,
         )
         for word in hypothesis.words

@@ -9,16 +9,21 @@ from collections.abc import Sequence
 
 import pytest
 
+from stream_protocol.messages import Limits, Start, Stop
 from stream_server.config import SchedulerConfig
 from stream_server.errors import BadAudio, InvalidField, Overloaded, RecognitionFailed
 from stream_server.recogniser.fake import FAKE_INFO, FakeRecogniser
-from stream_server.recogniser.interface import Hypothesis, Row
+from stream_server.recogniser.interface import Hypothesis, Row, Utterance
+from stream_server.session.effects import Submit
+from stream_server.session.intake import Intake
+from stream_server.session.session import Session, SessionPolicy
 from stream_server.transports.file_job import (
     FileJob,
     FileTranscriber,
     check_language,
     find_segments,
 )
+from tests.wav import to_wav
 
 
 async def run(job: FileJob, services):
@@ -74,6 +79,35 @@ def test_a_language_is_checked() -> None:
     with pytest.raises(InvalidField) as caught:
         check_language("tlh", FAKE_INFO)
     assert caught.value.field == "language"
+
+
+@pytest.mark.parametrize("left", [0, 17_000])
+async def test_a_file_is_decoded_as_its_stream_is(make_services, speech, left: int) -> None:
+    """Also where it ends inside a word, and a pause has to be made up."""
+    heard: list[tuple[bytes, int, int, str | None]] = []
+
+    class Listening(FakeRecogniser):
+        def start(self, utterances: Sequence[Utterance]) -> Sequence[Row]:
+            heard.extend((u.pcm.tobytes(), u.seed, u.steps, u.language) for u in utterances)
+            return super().start(utterances)
+
+    file = speech(0.8, 1.1)
+    pcm = file[44 : len(file) - 2 * left]
+    services = make_services(Listening())
+    found, _ = await run(FileJob("j", to_wav(pcm)), services)
+    assert all(word.end <= found[-1].end for word in found[-1].words)
+    policy = SessionPolicy(
+        services.info, Limits(1000, 10_000, 60_000, 0), "token", services.recogniser.steps, 3
+    )
+    start = Start(partial_interval_ms=0)
+    session, intake = Session("s", start, policy), Intake(start, 2)
+    effects = session.open()
+    for frames in [*intake.feed(pcm), *intake.finish()]:
+        effects += session.receive_audio(0, frames.pcm, frames.speech, frames.samples)
+    effects += session.receive_message(Stop())
+    said = [each.request.utterance for each in effects if isinstance(each, Submit)]
+    assert len(heard) == 2
+    assert heard == [(u.pcm.tobytes(), u.seed, u.steps, u.language) for u in said]
 
 
 class Broken(FakeRecogniser):
