@@ -53,6 +53,8 @@ class TracingRecogniser:
     show: Callable[[str], None]
     _numbers: dict[int, int] = field(default_factory=dict)
     """Segment of each live row, by the row's identity."""
+    _segments: dict[int, int] = field(default_factory=dict)
+    """Number of each segment, by its seed; counts up from 0."""
 
     @property
     def info(self) -> RecogniserInfo:
@@ -64,9 +66,11 @@ class TracingRecogniser:
         self.inner.warm_up()
 
     def start(self, utterances: Sequence[Utterance]) -> Sequence[Row]:
-        """Start rows; a file's job puts the segment's number into the seed."""
+        """Start rows; a file's segments come in order, each with a seed of its own."""
         rows = self.inner.start(utterances)
-        self._numbers.update({id(r): u.seed for r, u in zip(rows, utterances, strict=True)})
+        for row, utterance in zip(rows, utterances, strict=True):
+            number = self._segments.setdefault(utterance.seed, len(self._segments))
+            self._numbers[id(row)] = number
         return rows
 
     def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
