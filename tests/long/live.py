@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from tests.long.play import Heard, differing, play
 from tests.long.recordings import RATE, stream_of
 
+PIECE = 3200
+"""Bytes that come at once at the pace of speech: 100 ms."""
 _KINDS = 10
 """Different streams, each played as often as need be: the rest is the same for every one."""
 
@@ -21,7 +23,7 @@ def streams_of(seconds: float, seed: int, count: int) -> list[bytes]:
 async def play_live(url: str, audio: bytes, delay: float) -> Heard:
     """Play a stream at the pace of speech, after ``delay`` seconds."""
     await asyncio.sleep(delay)
-    return await play(url, audio, bytes_per_second=2 * RATE, piece=3200)
+    return await play(url, audio, bytes_per_second=2 * RATE, piece=PIECE)
 
 
 class Comparison:

@@ -11,7 +11,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from stream_client.client import Reconnect, Stream, connect
-from stream_protocol.messages import Done, Error, Final, Notice, Partial, Start
+from stream_protocol.messages import Done, Error, Final, Notice, Partial, ServerMessage, Start
 from stream_server.transcript.text import matching_end
 
 PATIENT = Reconnect(attempts=200, first_delay=0.05, max_delay=1.0)
@@ -32,6 +32,8 @@ class Heard:
     partials: int = 0
     corrected: int = 0
     """Words that were stable, and that the final changed or left out."""
+    _stable: dict[int, str] = field(default_factory=dict)
+    """Of each running segment, the newest."""
 
     @property
     def words(self) -> list[str]:
@@ -42,6 +44,23 @@ class Heard:
     def places(self) -> list[tuple[int, int, int]]:
         """Channel, start and end of each final."""
         return [(final.channel, final.start, final.end) for final in self.finals]
+
+    def take(self, message: ServerMessage) -> None:
+        """Take note of a message."""
+        match message:
+            case Partial():
+                self.partials += 1
+                self._stable[message.segment] = message.stable
+            case Final():
+                self.finals.append(message)
+                stable = self._stable.pop(message.segment, "")
+                self.corrected += corrected(stable, message.text)
+            case Notice():
+                self.notices.append(message.code)
+            case Error():
+                self.errors.append(f"{message.code}: {message.message}")
+            case Done():
+                self.samples = message.samples
 
 
 class Line:
@@ -82,7 +101,7 @@ async def play(
         piece: bytes sent at once.
         began: called with the stream once it is open, and with what carries it.
     """
-    heard, stable = Heard(), dict[int, str]()
+    heard = Heard()
     opening = connect(url, start, reconnect=PATIENT, open_timeout=60)
     line = Line(opening._stream._dialler)
     opening._stream._dialler = line  # type: ignore[assignment]
@@ -91,19 +110,7 @@ async def play(
         sending = asyncio.create_task(_send(stream, audio, bytes_per_second, piece))
         try:
             async for message in stream:
-                match message:
-                    case Partial():
-                        heard.partials += 1
-                        stable[message.segment] = message.stable
-                    case Final():
-                        heard.finals.append(message)
-                        heard.corrected += corrected(stable.pop(message.segment, ""), message.text)
-                    case Notice():
-                        heard.notices.append(message.code)
-                    case Error():
-                        heard.errors.append(f"{message.code}: {message.message}")
-                    case Done():
-                        heard.samples = message.samples
+                heard.take(message)
             await sending
         finally:
             sending.cancel()

@@ -57,12 +57,21 @@ def test_a_rolling_restart_loses_nothing() -> None:
     assert " 0 differ; 10 have each final at its place" in said
 
 
-def test_the_pace_changes_no_word() -> None:
-    status, said = run("pace", "--model", "fake", "--streams", "3", "--seconds", "10")
+@pytest.mark.parametrize("option", [(), ("--ideal",)])
+def test_the_pace_changes_no_word(option: tuple[str, ...]) -> None:
+    status, said = run("pace", "--model", "fake", "--streams", "3", "--seconds", "10", *option)
     assert status == 0, said
     assert re.search(
         r"[1-9]\d* words, 0 differ; 3 have each final at its place; [1-9]\d* partials", said
     )
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_the_pace_changes_no_word_of_the_embedded_model() -> None:
+    status, said = run("pace", "--streams", "1", "--seconds", "20", "--ideal")
+    assert status == 0, said
+    assert re.search(r"[1-9]\d* words, 0 differ; 1 have each final at its place; [1-9]\d* p", said)
 
 
 def test_times_are_exact_in_each_format() -> None:
