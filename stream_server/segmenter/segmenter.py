@@ -75,6 +75,8 @@ class Segment:
     pcm: Pcm
     is_final: bool
     """Whether nothing can be added to it any more."""
+    onset: int = 0
+    """Samples; where speech began, after the little before it that belongs to the segment."""
     missing: int = 0
     """Samples of silence that would have belonged to it, had the stream gone on."""
 
@@ -113,6 +115,7 @@ class _Running:
     """The segment being spoken."""
 
     start: int
+    onset: int
     longest: int
     """Samples at which it is cut."""
     speech_end: int
@@ -174,7 +177,8 @@ class Segmenter:
         """
         for probability in before:
             self._remember(probability >= _THRESHOLD)
-        self._running = _Running(self._position, self._longest, speech_end=self._position)
+        at = self._position
+        self._running = _Running(at, at, self._longest, speech_end=at)
         return [SpeechStarted(self._number, self._position)]
 
     @property
@@ -236,7 +240,7 @@ class Segmenter:
         if running is None:
             return None
         pcm = self._audio.read(running.start, self._heard_end(running) if end is None else end)
-        return Segment(self._number, running.start, pcm, is_final=False)
+        return Segment(self._number, running.start, pcm, is_final=False, onset=running.onset)
 
     @property
     def likely_end(self) -> int | None:
@@ -261,7 +265,7 @@ class Segmenter:
             return
         onset = self._position - recent.bit_length() * FRAME
         start = max(onset - _PREROLL, self._floor, self._audio.start)
-        self._running = _Running(start, self._longest, speech_end=self._position)
+        self._running = _Running(start, onset, self._longest, speech_end=self._position)
         events.append(SpeechStarted(self._number, onset))
         self._cut_if_too_long(self._running, events)
 
@@ -292,7 +296,7 @@ class Segmenter:
     def _end(
         self, running: _Running, end: int, events: list[SegmentEvent], missing: int = 0
     ) -> None:
-        self._emit(running.start, end, min(running.speech_end, end), events, missing)
+        self._emit(running, end, min(running.speech_end, end), events, missing)
         self._running = None
         # What was heard after the end may be the first frames of the next word; what was heard
         # before it is spent.
@@ -305,16 +309,24 @@ class Segmenter:
                 end = min(running.speech_end + self._tail, running.start + running.longest)
                 self._end(running, end, events)
                 return
-            self._emit(running.start, cut, cut, events)
+            self._emit(running, cut, cut, events)
             events.append(SpeechStarted(self._number, cut))
-            running.start, running.longest = cut, self._longest
+            running.start, running.onset, running.longest = cut, cut, self._longest
 
     def _emit(
-        self, start: int, end: int, speech_end: int, events: list[SegmentEvent], missing: int = 0
+        self,
+        running: _Running,
+        end: int,
+        speech_end: int,
+        events: list[SegmentEvent],
+        missing: int = 0,
     ) -> None:
         events.append(SpeechEnded(self._number, speech_end))
+        start, onset = running.start, min(running.onset, end)
         pcm = self._audio.read(start, end)
-        events.append(Segment(self._number, start, pcm, is_final=True, missing=missing))
+        events.append(
+            Segment(self._number, start, pcm, is_final=True, onset=onset, missing=missing)
+        )
         self._number += 1
         self._floor = end
 

@@ -413,7 +413,7 @@ class Session:
         is_likely: bool = False,
     ) -> Submit:
         if segment.transcript is None:
-            segment.transcript = Transcript(segment.number, audio.start)
+            segment.transcript = Transcript(segment.number, audio.start, audio.onset)
         segment.heard = audio.end
         submit = self._submit(segment, audio, steps, draft, is_likely=is_likely)
         segment.in_flight = submit.request.revision
@@ -425,7 +425,7 @@ class Session:
         effects: list[Effect] = []
         segment.audio = audio
         if segment.transcript is None:
-            segment.transcript = Transcript(segment.number, audio.start)
+            segment.transcript = Transcript(segment.number, audio.start, audio.onset)
         self._pending[segment.number] = channel
         guess = segment.guess
         if guess is not None and self._is_still_good(guess, audio):

@@ -36,6 +36,24 @@ def without_leading_space(words: Sequence[HypothesisWord]) -> tuple[HypothesisWo
     return kept
 
 
+def begin_at(words: Sequence[HypothesisWord], onset: int) -> tuple[HypothesisWord, ...]:
+    """Return ``words`` without the first one reaching back before ``onset``.
+
+    CTC may say a token at any frame up to the sound that it is of, and what was trained on clips
+    that begin with speech says the first one as soon as there is audio.
+
+    Args:
+        words: of an utterance.
+        onset: samples from its start; where speech began.
+    """
+    first = words[0] if words else None
+    if first is None or first.start is None or first.end is None:
+        return tuple(words)
+    if not first.start < onset < first.end:
+        return tuple(words)
+    return (replace(first, start=onset), *words[1:])
+
+
 def matching_end(stable: Sequence[str], words: Sequence[str]) -> int:
     """Return how many of ``words`` say what ``stable`` says, so that the rest can follow it.
 
@@ -105,4 +123,4 @@ def _replacing(kept: str, word: str) -> float:
     return 1.0 - 0.5 * difflib.SequenceMatcher(None, kept, word, autojunk=False).ratio()
 
 
-__all__ = ["follow", "join", "matching_end", "plain", "rest", "without_leading_space"]
+__all__ = ["begin_at", "follow", "join", "matching_end", "plain", "rest", "without_leading_space"]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stream_server.recogniser.interface import SAMPLE_RATE, Hypothesis, HypothesisWord
-from stream_server.transcript.text import follow, join, without_leading_space
+from stream_server.transcript.text import begin_at, follow, join, without_leading_space
 
 _TIME_DOUBT = SAMPLE_RATE // 10
 """Samples by which the end of a word may be wrong: it is aligned, not measured."""
@@ -57,11 +57,13 @@ class Transcript:
     Args:
         segment: Its number.
         start: Samples; its first one.
+        onset: Samples; where speech began, as no word does before.
     """
 
-    def __init__(self, segment: int, start: int) -> None:
+    def __init__(self, segment: int, start: int, onset: int = 0) -> None:
         self.segment = segment
         self.start = start
+        self._onset = onset - start
         self._words: tuple[HypothesisWord, ...] = ()
         """As of the last update: the stable ones and what followed them."""
         self._stable = 0
@@ -90,7 +92,7 @@ class Transcript:
             earliest_cut: Samples; the segment may be made to end anywhere from here on, so no word
                 beyond becomes stable before the final. None where that cannot happen.
         """
-        words = without_leading_space(hypothesis.words)
+        words = begin_at(without_leading_space(hypothesis.words), self._onset)
         if is_final:
             self._stable = len(words)
             return self._show(words, end, is_final)

@@ -24,6 +24,7 @@ from stream_server.segmenter.segmenter import Segment, Segmenter, SegmentEvent
 from stream_server.segmenter.vad import Vad
 from stream_server.session.allowance import Meter, unmetered
 from stream_server.session.driver import Services
+from stream_server.transcript.text import begin_at
 
 _BATCH = 10 * CLOCK_RATE
 """Samples that are decoded in one go on the executor: a few milliseconds of work, after which a
@@ -257,7 +258,7 @@ def _to_segment(segment: Segment, hypothesis: Hypothesis) -> FileSegment | None:
             None if word.end is None else min(segment.start + word.end, segment.end),
             word.confidence,
         )
-        for word in hypothesis.words
+        for word in begin_at(hypothesis.words, segment.onset - segment.start)
     )
     confidence = sum(word.confidence for word in words) / len(words)
     return FileSegment(

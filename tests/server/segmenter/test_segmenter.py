@@ -68,7 +68,7 @@ def test_a_word_gets_preroll_and_tail_but_not_the_whole_pause() -> None:
     assert started == SpeechStarted(0, 50 * FRAME)
     assert ended == SpeechEnded(0, 70 * FRAME)
     assert isinstance(segment, Segment)
-    assert segment.start == 50 * FRAME - 300 * MS
+    assert (segment.start, segment.onset) == (50 * FRAME - 300 * MS, 50 * FRAME)
     assert segment.end == 70 * FRAME + 200 * MS
     np.testing.assert_array_equal(segment.pcm, pcm[segment.start : segment.end])
 
@@ -130,6 +130,7 @@ def test_long_speech_is_cut_at_its_quietest_point_without_loss() -> None:
     kinds = [type(event) for event in events]
     assert kinds == [SpeechStarted, SpeechEnded, Segment] * len(segments)
     assert SpeechStarted(1, 132 * FRAME) in events
+    assert segments[1].onset == segments[1].start == 132 * FRAME
 
 
 def test_a_maximum_reached_in_a_pause_ends_there() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stream_server.recogniser.interface import HypothesisWord
 from stream_server.transcript.text import (
+    begin_at,
     follow,
     join,
     matching_end,
@@ -24,6 +27,16 @@ def test_plain_leaves_letters_and_digits() -> None:
     assert plain(" Don't,") == "dont"
     assert plain(" STRASSE") == plain("straße")
     assert plain(" -") == "-"
+
+
+def test_the_first_word_begins_with_the_speech() -> None:
+    one, two = HypothesisWord("one", 0.9, 640, 9600), HypothesisWord(" two", 0.9, 9600, 12800)
+    assert begin_at((one, two), 4800) == (replace(one, start=4800), two)
+    assert begin_at((one, two), 640) == begin_at((one, two), 0) == (one, two)
+    # It was said before anything was taken for speech, or nobody knows when.
+    assert begin_at((one, two), 9600) == (one, two)
+    assert begin_at(words("one two"), 4800) == words("one two")
+    assert begin_at((), 4800) == ()
 
 
 def test_without_leading_space() -> None:

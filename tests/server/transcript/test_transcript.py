@@ -122,3 +122,10 @@ def test_stable_text_only_grows(revisions: list[str]) -> None:
         assert update.revision == number
         stable = update.stable
     assert (update.stable, update.tentative) == (revisions[-1], "")
+
+
+def test_the_first_word_does_not_reach_back_before_the_speech() -> None:
+    said = Hypothesis((), (), (HypothesisWord("one", 0.9, 100, 900),), step=1, is_final=True)
+    transcript = Transcript(0, 1000, onset=1600)
+    assert [word.start for word in transcript.update(said, 2000, is_final=False).words] == [600]
+    assert [word.start for word in transcript.update(said, 2000, is_final=True).words] == [600]
