@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -185,6 +186,7 @@ def _denoiser(
         capacity=max(shape.prompt + shape.canvas for shape in shapes),
         width=max(shape.canvas for shape in shapes),
         top=top,
+        unit=math.gcd(*(shape.canvas for shape in shapes)),
     )
 
 

@@ -180,7 +180,7 @@ class Place:
     ends: Tensor
     """[rows], keys that there are, the tokens' own included."""
     is_causal: bool
-    """Prompts see what is before them (they start at 0); canvases see everything."""
+    """Prompts see what is before them; canvases see everything."""
 
 
 def after_attention(
@@ -220,7 +220,7 @@ def after_experts(
         residual: [tokens, hidden].
         weights: [4, hidden], of the norms after the dense layer, after the experts, after both,
             and of the next layer's first.
-        scalar: [1], the layer's.
+        scalar: [1], the layer's, or [tokens].
         eps: of the norms.
 
     Returns:
@@ -228,7 +228,7 @@ def after_experts(
     """
     mixed = (pairs.float() * shares[..., None]).sum(dim=1).to(residual.dtype)
     joined = norm(dense, weights[0], eps) + norm(mixed, weights[1], eps)
-    hidden = (residual + norm(joined, weights[2], eps)) * scalar
+    hidden = (residual + norm(joined, weights[2], eps)) * scalar[:, None]
     return hidden, norm(hidden, weights[3], eps)
 
 
@@ -291,8 +291,9 @@ def attend(query: Tensor, caches: tuple[Tensor, Tensor], place: Place) -> Tensor
     near = torch.arange(longest, device=query.device)
     mask = (near < place.ends[:, None])[:, None, None]
     if place.is_causal:
-        causal = near <= torch.arange(width, device=query.device)[:, None]
-        mask = mask & causal.repeat(heads // groups, 1)
+        position = place.starts[:, None] + torch.arange(width, device=query.device)
+        causal = near <= position[..., None]
+        mask = mask & causal.repeat(1, heads // groups, 1)[:, None]
     attended = functional.scaled_dot_product_attention(
         folded, keys, values, attn_mask=mask, scale=1.0
     )

@@ -53,7 +53,7 @@ def _after_attention(
 
 @triton.jit
 def _after_experts(
-    dense, pairs, shares, residual, weights, hidden, out, eps, scalar,
+    dense, pairs, shares, residual, weights, hidden, out, eps, scalar, apart,
     HIDDEN: tl.constexpr, CHOICES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
@@ -78,7 +78,8 @@ def _after_experts(
     value *= tl.load(weights + 2 * HIDDEN + at, mask=mask, other=0.0).to(tl.float32)
     value = value.to(hidden.dtype.element_ty).to(tl.float32)
     value += tl.load(residual + row + at, mask=mask, other=0.0).to(tl.float32)
-    value = value.to(hidden.dtype.element_ty).to(tl.float32) * tl.load(scalar).to(tl.float32)
+    value = value.to(hidden.dtype.element_ty).to(tl.float32)
+    value *= tl.load(scalar + token * apart).to(tl.float32)
     rounded = value.to(hidden.dtype.element_ty)
     tl.store(hidden + row + at, rounded, mask=mask)
     value = rounded.to(tl.float32)
@@ -187,7 +188,7 @@ def after_experts(
     hidden = torch.empty_like(residual)
     out = torch.empty_like(residual)
     _after_experts[(rows,)](
-        dense, pairs, shares, residual, weights, hidden, out, eps, scalar,
+        dense, pairs, shares, residual, weights, hidden, out, eps, scalar, int(len(scalar) > 1),
         HIDDEN=width, CHOICES=pairs.shape[1], BLOCK=triton.next_power_of_2(width), num_warps=8,
     )  # fmt: skip
     return hidden, out

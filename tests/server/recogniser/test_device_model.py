@@ -16,12 +16,11 @@ from stream_server.recogniser.backbone import Backbone
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import SamplerConfig, StepInput, StepResult, random_tokens
 from stream_server.recogniser.device_model import (
-    FIXED_TOKENS,
     SPARE,
     DeviceModel,
     bucket,
-    group_rows,
     speed_up,
+    split_rows,
 )
 from stream_server.recogniser.encoder import WhisperAudioEncoder
 from stream_server.recogniser.kernels.choice import fused_kernels, plain_kernels
@@ -38,7 +37,7 @@ WHISPER = {
     "num_mel_bins": 80,
 }
 PROMPTS = [([2, 9], [11, 12, 13]), ([2, 9], [14])]
-ROWS = (1, 2, 4)
+ROWS = 4
 
 
 @pytest.fixture
@@ -146,7 +145,7 @@ def test_samples_follow_the_distribution_of_the_scores(model: PublishedModel) ->
     state.heat[slots] = 0.8
     drawn = torch.zeros(fast.vocabulary)
     with torch.inference_mode():
-        scores = fast._denoiser.scores(slots, 8)
+        scores = fast._denoiser.scores(*fast._denoiser.units(slots, 8))
         shares = ((torch.tanh(scores.float() / 30) * 30) / 0.8).softmax(-1)[0]
         for seed in range(400):
             state.seeds[slots] = seed
@@ -159,7 +158,7 @@ def test_samples_follow_the_distribution_of_the_scores(model: PublishedModel) ->
 
 def test_rows_that_end_leave_room(model: PublishedModel) -> None:
     fast = DeviceModel(model, plain_kernels(), ROWS)
-    room = ROWS[-1] + SPARE
+    room = ROWS + SPARE
     held = [listen(fast, [0, 1, 0]) for _ in range(room // 3)]
     first = held[0].row(1)
     with pytest.raises(Overloaded, match="room for 0"):
@@ -226,14 +225,10 @@ def test_buckets() -> None:
         bucket(5, (1, 2, 4))
 
 
-def test_a_long_row_does_not_make_many_short_ones_long() -> None:
-    sizes = [64] * 31 + [192]
-    groups = group_rows(sizes, 32)
-    assert [[sizes[row] for row in group] for group in groups] == [[192], [64] * 31]
-    few = [64] * (FIXED_TOKENS // 128) + [192]
-    assert len(group_rows(few, 32)) == 1
-    assert group_rows(few, 32)[0][0] == len(few) - 1, "the widest is first"
-    assert [len(group) for group in group_rows([32] * 70, 32)] == [32, 32, 6]
+def test_rows_are_split_where_a_step_is_full() -> None:
+    assert split_rows([1, 2, 3], 6) == [[0, 1, 2]]
+    assert split_rows([2, 2, 3, 4], 6) == [[0, 1], [2], [3]]
+    assert split_rows([2] * 7, 4) == [[0, 1], [2, 3], [4, 5], [6]]
 
 
 @pytest.mark.gpu

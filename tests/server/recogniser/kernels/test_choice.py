@@ -82,7 +82,7 @@ with torch.inference_mode():
         state.canvas[slots], state.heat[slots] = canvas, 0.7
         for _ in range(2):
             state.seeds.add_(1)
-            outcome = denoiser.step(slots, 8)
+            outcome = denoiser.step(*denoiser.units(slots, 8))
         results.append((outcome, state))
     (plain_outcome, plain_state), (fused_outcome, fused_state) = results
     for row, size in enumerate((8, 5)):
