@@ -221,7 +221,7 @@ class DeviceModel:
         said, samples = languages.tolist(), lengths.tolist()
         with self._here():
             tokens = self._listen(pcm, lengths)
-        embeddings, positions = self._model.prompt(tokens, said)
+        embeddings, positions = self._model.prompt(tokens, said, samples)
         leases = self._leases.take(len(embeddings))
         prompts = SlotPrompts.of(positions, leases)
         with self._here():
