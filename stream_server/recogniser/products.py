@@ -44,15 +44,21 @@ class Product:
         return self.weight.values if isinstance(self.weight, Float8) else self.weight
 
 
-def multiply(products: Sequence[Product], hidden: Tensor, counts: Sequence[int]) -> Tensor:
+def multiply(
+    products: Sequence[Product],
+    hidden: Tensor,
+    counts: Sequence[int],
+    small: Float8 | None = None,
+) -> Tensor:
     """Multiply tokens by a weight that several products share, each part by LoRA of its own.
 
     Args:
         products: of the same weight.
         hidden: [tokens, in], the parts one after another.
         counts: tokens of each part.
+        small: ``hidden`` in float8, if it is there already.
     """
-    out = linear(hidden, products[0].weight)
+    out = linear(hidden, products[0].weight, small)
     parts = zip(products, out.split(list(counts)), hidden.split(list(counts)), strict=True)
     for product, own, given in parts:
         product.adapt(own, given)

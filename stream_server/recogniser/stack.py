@@ -49,6 +49,11 @@ class Layer:
     size: int
     """Of a head."""
 
+    @property
+    def is_small(self) -> bool:
+        """Whether its inputs are wanted in float8, made by the kernel that makes them."""
+        return isinstance(self.experts_in, Float8) and isinstance(self.gate_up.weight, Float8)
+
 
 def read_layer(layer: Any, kind: str) -> Layer:
     """Read the weights of a transformers layer, of either half."""
@@ -170,24 +175,40 @@ def run_together(
     kernels, eps = first.kernels, first.eps
     counts = [place.rows * place.width for _, place in halves]
     normed = kernels.norm(hidden, first.layers[0].first_norm, eps)
+    small: Float8 | None = None
     for index, caches in enumerate(cache.pairs):
         layers = [stack.layers[index] for stack, _ in halves]
         layer = layers[0]
-        qkv = multiply([each.qkv for each in layers], normed, counts)
+        qkv = multiply([each.qkv for each in layers], normed, counts, small)
         attended = _attend(halves, layers, qkv.split(counts), caches)
         attended = multiply([each.output for each in layers], attended, counts)
-        hidden, inputs = kernels.after_attention(attended, hidden, layer.middle_norms, eps)
-        both = multiply([each.gate_up for each in layers], inputs[0], counts)
-        dense = multiply([each.down for each in layers], kernels.gate(both), counts)
+        hidden, inputs, smalls = kernels.after_attention(
+            attended, hidden, layer.middle_norms, eps, layer.is_small
+        )
+        dense = _dense(kernels, layers, inputs[0], smalls and smalls[0], counts)
         chosen, shares = kernels.route(layer.router(inputs[2]), layer.expert_scale, layer.choices)
-        pairs = kernels.run_experts(inputs[1], chosen, *_experts(layer))
+        pairs = kernels.run_experts(inputs[1], chosen, *_experts(layer), smalls and smalls[1])
         scalar = layer.scalar
         if len(halves) > 1:
             own = [each.scalar.expand(count) for each, count in zip(layers, counts, strict=True)]
             scalar = torch.cat(own)
-        norms = first.last_norms[index]
-        hidden, normed = kernels.after_experts(dense, pairs, shares, hidden, norms, scalar, eps)
+        norms, goes_on = first.last_norms[index], index + 1 < len(first.layers)
+        hidden, normed, small = kernels.after_experts(
+            dense, pairs, shares, hidden, norms, scalar, eps, layer.is_small and goes_on
+        )
     return normed
+
+
+def _dense(
+    kernels: Kernels,
+    layers: Sequence[Layer],
+    hidden: Tensor,
+    small: Float8 | None,
+    counts: Sequence[int],
+) -> Tensor:
+    both = multiply([each.gate_up for each in layers], hidden, counts, small)
+    inner, inner_small = kernels.gate_small(both) if small else (kernels.gate(both), None)
+    return multiply([each.down for each in layers], inner, counts, inner_small)
 
 
 def _attend(
