@@ -39,9 +39,9 @@ WHISPER_SMALL: Mapping[str, Any] = {
 PROMPT = (tuple(range(2, 8)), tuple(range(8, 23)))
 """Tokens before and after the audio: as many as the chat template has, about."""
 CANVASES = CanvasConfig(buckets=(32, 64), tokens_per_second=15.6, margin=0)
-"""7.8 places a second: up to 4.1 s of speech get 32, longer ones 64. That is no less than random CTC
-can ask for (a token in each frame, 6.25 a second, and a quarter more), so it is the audio that
-says it; 4 tokens a second and the usual margin come to 4.8 s in 32 places."""
+"""7.8 places a second: up to 4.1 s of speech get 32, longer ones 64. Random CTC can ask for no more
+(a token in each frame, 6.25 a second, and a quarter more), so it is the audio that says it; 4
+tokens a second and the usual margin come to 4.8 s in 32 places."""
 SILENCE = 1.0
 """Seconds of silence that a prompt keeps: prompts as long as the audio, so 60 positions and not 209
 for 5 s. It is not what the published adapter was trained on, as far as anybody knows."""

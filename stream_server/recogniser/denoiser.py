@@ -172,7 +172,7 @@ class Denoiser:
 
     def _in_units(self, state: Tensor) -> Tensor:
         """Return [slots, places, ...] as [slots, units, places of a unit, ...], in place."""
-        return state.unflatten(1, (-1, self.unit))
+        return state.view(state.shape[0], -1, self.unit, *state.shape[2:])
 
     def read(self, slots: Tensor, parts: Tensor) -> Tensor:
         """Run units of prompts alone, of which all before them have been run.

@@ -336,7 +336,7 @@ class DeviceModel:
         for name in ("argmax", "entropy", "probability", "accepted"):
             place: Tensor = getattr(found, name)
             told: Tensor = getattr(outcome, name)[: len(units)]
-            place.unflatten(1, (-1, self._denoiser.unit))[at, parts] = told.to(place.dtype)
+            place.view(len(sizes), -1, self._denoiser.unit)[at, parts] = told.to(place.dtype)
 
 
 def speed_up(

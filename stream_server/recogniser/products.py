@@ -59,7 +59,8 @@ def multiply(
         small: ``hidden`` in float8, if it is there already.
     """
     out = linear(hidden, products[0].weight, small)
-    parts = zip(products, out.split(list(counts)), hidden.split(list(counts)), strict=True)
+    sizes = list(counts)
+    parts = zip(products, torch.split(out, sizes), torch.split(hidden, sizes), strict=True)
     for product, own, given in parts:
         product.adapt(own, given)
     return out

@@ -219,8 +219,8 @@ class PublishedModel(nn.Module):
         flat = torch.cat(pieces)
         if len(set(sizes)) == 1:
             return flat.view(len(sizes), sizes[0], -1), positions
-        parts = list(torch.split(flat, sizes))
-        return nn.utils.rnn.pad_sequence(parts, batch_first=True), positions
+        rows = list(torch.split(flat, sizes))
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), positions
 
     def _kept(self, length: int) -> int:
         """Return the audio tokens that the prompt of so many samples has; the window's at most."""

@@ -154,9 +154,7 @@ class Stack:
         return run_together(((self, place),), hidden, cache)
 
 
-def run_together(
-    halves: Sequence[tuple[Stack, Place]], hidden: Tensor, cache: KeyValues
-) -> Tensor:
+def run_together(halves: Sequence[tuple[Stack, Place]], hidden: Tensor, cache: KeyValues) -> Tensor:
     """Run tokens of both halves through the layers at once: their weights are read one time.
 
     What the halves do not share stays apart: LoRA, the layers' scalars, and who attends to what. In
@@ -180,7 +178,7 @@ def run_together(
         layers = [stack.layers[index] for stack, _ in halves]
         layer = layers[0]
         qkv = multiply([each.qkv for each in layers], normed, counts, small)
-        attended = _attend(halves, layers, qkv.split(counts), caches)
+        attended = _attend(halves, layers, torch.split(qkv, counts), caches)
         attended = multiply([each.output for each in layers], attended, counts)
         hidden, inputs, smalls = kernels.after_attention(
             attended, hidden, layer.middle_norms, eps, layer.is_small
@@ -219,8 +217,7 @@ def _attend(
 ) -> Tensor:
     """Write everybody's keys and values, the last half's first; then attend."""
     places = [
-        replace(place, heads=layer.heads)
-        for (_, place), layer in zip(halves, layers, strict=True)
+        replace(place, heads=layer.heads) for (_, place), layer in zip(halves, layers, strict=True)
     ]
     queries: list[Tensor] = []
     for (stack, _), layer, part, place in reversed(

@@ -50,7 +50,9 @@ def _attend(
         score = tl.dot(q, k) * 1.4426950408889634
         score = tl.where(there[None, :], score, float("-inf"))
         if CAUSAL:
-            score = tl.where(near[None, :] <= (start + places % width)[:, None], score, float("-inf"))
+            score = tl.where(
+                near[None, :] <= (start + places % width)[:, None], score, float("-inf")
+            )
         higher = tl.maximum(peak, tl.max(score, axis=1))
         shrink = tl.exp2(peak - higher)
         share = tl.exp2(score - higher[:, None])
