@@ -29,50 +29,16 @@ from stream_server.recogniser.kernels.choice import Kernels, pick_kernels
 from stream_server.recogniser.leases import Leases, SlotPrompts
 from stream_server.recogniser.network import Network
 from stream_server.recogniser.published import PublishedConfig, PublishedModel
+from stream_server.recogniser.units import PROMPT_UNITS, UNITS, bucket, split_rows
 
 ROWS = 32
 """The most that share a step."""
-UNITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
-"""Units of canvases in a graph of a step; fewer are filled up."""
-PROMPT_UNITS = (0, 2, 4, 8, 16, 32)
-"""Units of prompts in a graph of a step; what is more is run before it, the last so many at a
-time."""
 LISTEN_ROWS = (1, 2, 4, 8)
 """Rows of a graph of audio."""
 SPARE = 8
 """Slots beyond the most rows: of rows that have ended, but that something still holds."""
 Report = Callable[[str, int, int], None]
 """Told what goes on, how many parts of it are done, and of how many."""
-
-
-def bucket(count: int, sizes: Sequence[int]) -> int:
-    """Return the smallest of ``sizes``, which ascend, that holds ``count``.
-
-    Raises:
-        ValueError: none does.
-    """
-    for size in sizes:
-        if size >= count:
-            return size
-    raise ValueError(f"{count} is more than {sizes[-1]}")
-
-
-def split_rows(counts: Sequence[int], most: int) -> list[list[int]]:
-    """Return which rows share a step: all of them, unless they have more than ``most`` units.
-
-    Args:
-        counts: units of each row's canvas.
-        most: units of a step.
-    """
-    groups: list[list[int]] = []
-    left = 0
-    for row, count in enumerate(counts):
-        if count > left or not groups:
-            groups.append([])
-            left = most
-        groups[-1].append(row)
-        left -= count
-    return groups
 
 
 def _fill(rows: Tensor, count: int) -> Tensor:
@@ -373,15 +339,4 @@ def speed_up(
     return fast
 
 
-__all__ = [
-    "LISTEN_ROWS",
-    "PROMPT_UNITS",
-    "ROWS",
-    "SPARE",
-    "UNITS",
-    "DeviceModel",
-    "Report",
-    "bucket",
-    "speed_up",
-    "split_rows",
-]
+__all__ = ["LISTEN_ROWS", "ROWS", "SPARE", "DeviceModel", "Report", "speed_up"]

@@ -18,9 +18,7 @@ from stream_server.recogniser.denoise import SamplerConfig, StepInput, StepResul
 from stream_server.recogniser.device_model import (
     SPARE,
     DeviceModel,
-    bucket,
     speed_up,
-    split_rows,
 )
 from stream_server.recogniser.encoder import WhisperAudioEncoder
 from stream_server.recogniser.kernels.choice import fused_kernels, plain_kernels
@@ -217,18 +215,6 @@ def test_few_words_of_conditioning_approximate_all(model: PublishedModel) -> Non
         softs.append(step(fast, listen(fast, [0]), (16,), [1], None).conditioning)
     torch.testing.assert_close(softs[0], softs[1], rtol=1e-3, atol=1e-4)
     assert not torch.allclose(softs[0], softs[2], atol=1e-2)
-
-
-def test_buckets() -> None:
-    assert [bucket(count, (1, 2, 4)) for count in (1, 2, 3, 4)] == [1, 2, 4, 4]
-    with pytest.raises(ValueError, match="5 is more than 4"):
-        bucket(5, (1, 2, 4))
-
-
-def test_rows_are_split_where_a_step_is_full() -> None:
-    assert split_rows([1, 2, 3], 6) == [[0, 1, 2]]
-    assert split_rows([2, 2, 3, 4], 6) == [[0, 1], [2], [3]]
-    assert split_rows([2] * 7, 4) == [[0, 1], [2, 3], [4, 5], [6]]
 
 
 @pytest.mark.gpu
