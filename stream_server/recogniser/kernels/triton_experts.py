@@ -84,10 +84,13 @@ def _route(
 
 @triton.jit
 def _sort(
-    chosen, order, table,
-    TOTAL: tl.constexpr, WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK: tl.constexpr,
+    chosen, order, table, total,
+    WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program an expert: count everybody's pairs, then list one's own and its tiles.
+
+    Their number is an argument like others: a step comes in many sizes, and each would otherwise
+    have to be compiled.
 
     ``table`` holds [expert, first pair, end] of each tile; unused entries get end 0 from the
     last program.
@@ -95,10 +98,10 @@ def _sort(
     expert = tl.program_id(0)
     lanes = tl.arange(0, WIDTH)
     counts = tl.zeros([WIDTH], tl.int32)
-    for first in range(0, TOTAL, BLOCK):
+    for first in range(0, total, BLOCK):
         at = first + tl.arange(0, BLOCK)
-        value = tl.load(chosen + at, mask=at < TOTAL, other=0)
-        counts += tl.histogram(value, WIDTH, mask=at < TOTAL)
+        value = tl.load(chosen + at, mask=at < total, other=0)
+        counts += tl.histogram(value, WIDTH, mask=at < total)
     tiles = (counts + BLOCK_M - 1) // BLOCK_M
     start = tl.sum(tl.where(lanes < expert, counts, 0), axis=0)
     end = start + tl.sum(tl.where(lanes == expert, counts, 0), axis=0)
@@ -111,13 +114,13 @@ def _sort(
         pair += BLOCK_M
         tile += 1
     if expert == tl.num_programs(0) - 1:
-        while tile < TOTAL // BLOCK_M + tl.num_programs(0):
+        while tile < total // BLOCK_M + tl.num_programs(0):
             tl.store(table + tile * 3 + 2, 0)
             tile += 1
     place = start
-    for first in range(0, TOTAL, BLOCK):
+    for first in range(0, total, BLOCK):
         at = first + tl.arange(0, BLOCK)
-        value = tl.load(chosen + at, mask=at < TOTAL, other=-1)
+        value = tl.load(chosen + at, mask=at < total, other=-1)
         mine = (value == expert).to(tl.int32)
         rank = place + tl.cumsum(mine, axis=0) - 1
         tl.store(order + rank, at, mask=mine > 0)
@@ -241,7 +244,7 @@ def sort_pairs(chosen: Tensor, experts: int, block_m: int) -> tuple[Tensor, Tens
     table = torch.empty(tiles, 3, dtype=torch.int32, device=chosen.device)
     width = triton.next_power_of_2(experts)
     _sort[(experts,)](
-        chosen, order, table, TOTAL=total, WIDTH=width, BLOCK_M=block_m, BLOCK=1024, num_warps=4
+        chosen, order, table, total, WIDTH=width, BLOCK_M=block_m, BLOCK=1024, num_warps=4
     )
     return order, table
 
