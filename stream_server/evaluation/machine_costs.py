@@ -33,9 +33,11 @@ class MachineCosts:
     position: float
     """More for each position of a prompt."""
     listen: tuple[float, float]
-    """Of ``start``: of each, and more for each row."""
+    """To listen: of each start, and more for each row."""
     turn: tuple[float, float]
     """Of the host: of each turn, and more for each row in it."""
+    hidden: float = 0.6
+    """Of listening, what vanishes behind a step that runs beside it; a guess."""
     canvases: tuple[int, ...] = (32, 64)
     """Places that a canvas may have; those of ``random_server``."""
     places_per_second: float = 7.8
@@ -47,7 +49,7 @@ class MachineCosts:
     max_rows: int = 32
 
     def start(self, rows: int) -> float:
-        """Return what it takes to start rows."""
+        """Return what it takes to listen to new rows."""
         return self.listen[0] + self.listen[1] * rows if rows else 0.0
 
     def step(self, seconds: Sequence[float], new: Sequence[float]) -> float:
@@ -66,6 +68,11 @@ class MachineCosts:
         total += _UNIT * self.position * bucket(prompts, PROMPT_UNITS)
         return total + alone * (self.fixed + _UNIT * self.position * PROMPT_UNITS[-1])
 
+    def beside(self, step: float, listening: float) -> float:
+        """Return what a step and listening take that run at a time."""
+        behind = self.hidden * listening
+        return max(step, behind) + listening - behind
+
     def host(self, rows: int) -> float:
         """Return what a turn takes beside the device."""
         return self.turn[0] + self.turn[1] * rows
@@ -83,7 +90,7 @@ class MachineCosts:
 
 
 # Steps: 1 x 64 and 32 x 64 of results/2026-11-27-h200-decode.json and -float8-top32.json, by the
-# straight line through both. Positions: prefill of 1 and 32 prompts of 210 in the same. ``start``
+# straight line through both. Positions: prefill of 1 and 32 prompts of 210 in the same. Listening
 # is a guess, an encoder at half its arithmetic's rate and 25 launches: ``start_cost.py`` measures.
 MACHINES = (
     MachineCosts("h200", 8.84, 0.0197, 0.0142, (2.5, 1.2), (1.0, 0.1)),

@@ -58,6 +58,7 @@ class Clock:
 class _Row:
     utterance: Utterance
     step: int = 0
+    is_heard: bool = False
 
     @property
     def seconds(self) -> float:
@@ -78,17 +79,24 @@ class TimedRecogniser:
         """There is nothing to warm."""
 
     def start(self, utterances: Sequence[Utterance]) -> Sequence[_Row]:
-        """Take the time that it takes to listen."""
-        self._pass(self.costs.start(len(utterances)))
+        """Begin to listen."""
         return [_Row(each) for each in utterances]
 
     def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
-        """Take the time of a step, the prompts of new rows in it."""
+        """Take the time of a step, new prompts in it, and of listening beside it; as on a GPU."""
         own = [row for row in rows if isinstance(row, _Row)]
-        new = [row.seconds for row in own if not row.step]
-        self._pass(self.costs.step([row.seconds for row in own], new))
-        for row in own:
+        ready = [row for row in own if row.is_heard]
+        listening = self.costs.start(len(own) - len(ready))
+        if not ready:
+            self._pass(listening)
+            ready, listening = own, 0.0
+        new = [row.seconds for row in ready if not row.step]
+        step = self.costs.step([row.seconds for row in ready], new)
+        self._pass(self.costs.beside(step, listening))
+        for row in ready:
             row.step += 1
+        for row in own:
+            row.is_heard = True
         return [_hypothesis(row) for row in own]
 
     def release(self, rows: Sequence[Row]) -> None:

@@ -10,6 +10,7 @@ others than those of the plain model.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ModelError
-from stream_server.recogniser.alignment import CtcFrames
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import StepInput, StepResult
 from stream_server.recogniser.denoiser import Denoiser, Outcome
@@ -27,7 +27,7 @@ from stream_server.recogniser.features import HOP
 from stream_server.recogniser.graphs import Graphs
 from stream_server.recogniser.kernels.choice import Kernels, pick_kernels
 from stream_server.recogniser.leases import Leases, SlotPrompts
-from stream_server.recogniser.network import Network
+from stream_server.recogniser.network import Heard, Network
 from stream_server.recogniser.published import PublishedConfig, PublishedModel
 from stream_server.recogniser.units import PROMPT_UNITS, UNITS, bucket, split_rows
 
@@ -82,6 +82,11 @@ class DeviceModel:
         """Units of the prompts that have not been run, by slot."""
         self._device = self._denoiser.embedding.device
         self._graphs: Graphs[Any] = Graphs(self._device)
+        # Run beside those of steps, so of another pool of memory.
+        self._ears: Graphs[Tensor] = Graphs(self._device)
+        self._ear: Any = None
+        if self._device.type == "cuda":
+            self._ear = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     @property
     def config(self) -> PublishedConfig:
@@ -157,7 +162,7 @@ class DeviceModel:
             frames = sound.fixed_samples // HOP
             silence = torch.zeros(rows, frames, sound.mel_bins, device=self._device)
             counts = torch.full((rows,), frames, device=self._device)
-            self._graphs.record(("listen", rows), self._model.encode, (silence, counts))
+            self._ears.record(rows, self._model.encode, (silence, counts))
         if report is not None:
             report(what, total, total)
 
@@ -174,10 +179,12 @@ class DeviceModel:
         slots, parts = both.to(self._device)
         return slots, parts
 
-    def hear(
-        self, pcm: Tensor, lengths: Tensor, languages: Tensor
-    ) -> tuple[PromptCache, list[CtcFrames]]:
-        """Turn audio into prompts and CTC frames; see ``network.Network``.
+    def hear(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Heard:
+        """Turn audio into prompts and CTC frames; see ``network.Network`` and :meth:`begin`."""
+        return self.begin(pcm, lengths, languages)()
+
+    def begin(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Callable[[], Heard]:
+        """Begin to listen, beside the step that is launched next; see ``network.Listener``.
 
         Prompts are only laid out: each is run in its row's first step.
 
@@ -185,21 +192,35 @@ class DeviceModel:
             Overloaded: there are more rows than slots.
         """
         said, samples = languages.tolist(), lengths.tolist()
-        with self._here():
+        leases = self._leases.take(len(samples))
+        if self._ear is not None:  # the audio is on its way there on the other stream
+            self._ear.wait_stream(torch.cuda.current_stream(self._device))
+        with self._here(), self._beside():
             tokens = self._listen(pcm, lengths)
-        embeddings, positions = self._model.prompt(tokens, said, samples)
-        leases = self._leases.take(len(embeddings))
-        prompts = SlotPrompts.of(positions, leases)
-        with self._here():
+            embeddings, positions = self._model.prompt(tokens, said, samples)
+            prompts = SlotPrompts.of(positions, leases)
             state = self._denoiser.slots
             own = torch.tensor(prompts.slots, device=self._device)
+            # Of slots that are in no step.
             state.heard[own, : embeddings.shape[1]] = embeddings.to(state.heard.dtype)
             state.prompts[own] = positions
+        # The audio is held until it has been read: it is the other stream's memory.
+        return functools.partial(self._finish, tokens, samples, prompts, (pcm, lengths))
+
+    def _finish(
+        self, tokens: Tensor, samples: list[int], prompts: SlotPrompts, held: object
+    ) -> Heard:
+        """Wait for what was listened to, but for no step."""
+        with self._here(), self._beside():
             frames = self._model.frames(tokens, samples, self._denoiser.read_head)
-        # The host has waited for the frames: this costs nothing more.
-        for slot, count in zip(prompts.slots, positions.tolist(), strict=True):
+            counts = prompts.lengths.tolist()
+        for slot, count in zip(prompts.slots, counts, strict=True):
             self._unread[slot] = -(-count // self._denoiser.unit)
         return prompts, frames
+
+    def _beside(self) -> contextlib.AbstractContextManager[object]:
+        """Launch on the stream of listening, which waits for no step."""
+        return contextlib.nullcontext() if self._ear is None else torch.cuda.stream(self._ear)
 
     def _listen(self, pcm: Tensor, lengths: Tensor) -> Tensor:
         """Turn audio into audio tokens [rows, tokens, hidden] in the decoder's precision."""
@@ -210,7 +231,11 @@ class DeviceModel:
         ):
             rows = bucket(len(some), LISTEN_ROWS)
             inputs = (_fill(some, rows), _fill(counts, rows))
-            heard: Tensor = self._run(("listen", rows), self._model.encode, inputs)
+            heard = (
+                self._ears.replay(rows, inputs)
+                if rows in self._ears
+                else self._model.encode(*inputs)
+            )
             # A copy: the next replay writes over a graph's result.
             parts.append(heard[: len(some)].to(self._denoiser.embedding.dtype, copy=True))
         return torch.cat(parts)

@@ -22,6 +22,12 @@ def test_a_start_costs_something_and_more_for_each_row() -> None:
     assert COSTS.host(4) == 1.5
 
 
+def test_some_of_listening_vanishes_behind_a_step() -> None:
+    assert COSTS.beside(20.0, 0.0) == 20
+    assert COSTS.beside(20.0, 10.0) == pytest.approx(24)
+    assert COSTS.beside(2.0, 10.0) == pytest.approx(10), "no more than there is of a step"
+
+
 @pytest.mark.parametrize(
     ("seconds", "new", "units", "prompts"),
     [

@@ -6,12 +6,14 @@ import copy
 import gc
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ModelError, Overloaded
+from stream_server.evaluation.random_server import NumberCodec
 from stream_server.recogniser.backbone import Backbone
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import SamplerConfig, StepInput, StepResult, random_tokens
@@ -21,10 +23,12 @@ from stream_server.recogniser.device_model import (
     speed_up,
 )
 from stream_server.recogniser.encoder import WhisperAudioEncoder
+from stream_server.recogniser.interface import Hypothesis, Utterance, run_to_end
 from stream_server.recogniser.kernels.choice import fused_kernels, plain_kernels
 from stream_server.recogniser.model import CanvasConfig
 from stream_server.recogniser.projector import ProjectorConfig
 from stream_server.recogniser.published import LoraShape, PublishedConfig, PublishedModel
+from stream_server.recogniser.recogniser import DiffusionRecogniser
 
 CPU = torch.device("cpu")
 WHISPER = {
@@ -215,6 +219,57 @@ def test_few_words_of_conditioning_approximate_all(model: PublishedModel) -> Non
         softs.append(step(fast, listen(fast, [0]), (16,), [1], None).conditioning)
     torch.testing.assert_close(softs[0], softs[1], rtol=1e-3, atol=1e-4)
     assert not torch.allclose(softs[0], softs[2], atol=1e-2)
+
+
+def transcribe(network: Any, device: torch.device, is_beside: bool) -> list[Hypothesis]:
+    """Decode three utterances; two of them join while the first is under way, or they wait."""
+    recogniser = DiffusionRecogniser(network, NumberCodec(network.vocabulary), device, 6)
+    chance = np.random.default_rng(2)
+    sounds = [chance.normal(0, 0.1, size).astype(np.float32) for size in (8_000, 30_000, 12_000)]
+    said = [Utterance(pcm, steps=6, seed=seed) for seed, pcm in enumerate(sounds)]
+    if not is_beside:
+        return [run_to_end(recogniser, recogniser.start([each]))[0] for each in said]
+    rows = list(recogniser.start(said[:1]))
+    ended: dict[int, Hypothesis] = {}
+    steps: list[list[int]] = []
+    for turn in range(20):
+        if turn in (2, 3):
+            rows += recogniser.start([said[turn - 1]])
+        found = recogniser.step(rows)
+        steps.append([each.step for each in found])
+        ended |= {row.utterance.seed: each for row, each in zip(rows, found, strict=True)}
+        rows = [row for row, each in zip(rows, found, strict=True) if not each.is_final]
+        if not rows and turn > 3:
+            break
+    assert steps[:5] == [[1], [2], [3, 0], [4, 1, 0], [5, 2, 1]], "who is heard steps a turn later"
+    return [ended[index] for index in range(3)]
+
+
+def same(one: list[Hypothesis], other: list[Hypothesis]) -> bool:
+    return [(each.tokens, each.words) for each in one] == [
+        (each.tokens, each.words) for each in other
+    ]
+
+
+def test_listening_beside_a_step_changes_nothing(model: PublishedModel) -> None:
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    apart, beside = (transcribe(fast, CPU, each) for each in (False, True))
+    assert same(apart, beside)
+    assert all(each.tokens for each in apart)
+    gc.collect()
+    assert fast._leases.free == ROWS + SPARE
+
+
+@pytest.mark.gpu
+def test_listening_beside_a_step_on_a_gpu(model: PublishedModel) -> None:
+    """With graphs on two streams, over and over: what one writes the other must not see."""
+    device = torch.device("cuda")
+    model.to(device)
+    fast = DeviceModel(model, fused_kernels(), ROWS)
+    fast.warm()
+    apart = transcribe(fast, device, False)
+    for _ in range(20):
+        assert same(transcribe(fast, device, True), apart)
 
 
 @pytest.mark.gpu
