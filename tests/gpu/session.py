@@ -75,7 +75,7 @@ def plan(out: Path, tiny: bool) -> list[Stage]:
         served = ("--model", "fake") if tiny else (*options, *few_steps, "--max-sessions", "1024")
         search = ("--first", "2", "--most", "2")
         if not tiny:
-            search = ("--first", str(first), "--gap", "0.2")
+            search = ("--first", str(first), "--gap", "0.25")
         more = ("--seconds", "6" if tiny else "15", "--processes", "1" if tiny else "6")
         output = ("--out", str(out / f"{name}.json"))
         command = (*SERVER, "capacity", *large, *search, *more, *output, "--", *served)
