@@ -72,14 +72,21 @@ class _Hearing:
     """Rows that are listened to together, while a step of others runs."""
 
     def __init__(self, finish: Callable[[], Heard]) -> None:
-        self._finish = finish
-        self._heard: Heard | None = None
+        self._finish: Callable[[], Heard] | None = finish
+        self._parts: dict[int, tuple[PromptCache, CtcFrames]] = {}
 
-    def wait(self) -> Heard:
-        """Return what was heard."""
-        if self._heard is None:
-            self._heard = self._finish()
-        return self._heard
+    def wait(self, index: int) -> tuple[PromptCache, CtcFrames]:
+        """Return what was heard of a row."""
+        if self._finish is not None:
+            cache, frames = self._finish()
+            self._finish = None
+            # Apart: what one row holds, such as a slot, must not be kept by another.
+            self._parts = {each: (cache.row(each), heard) for each, heard in enumerate(frames)}
+        return self._parts[index]
+
+    def forget(self, index: int) -> None:
+        """Let go of a row's part."""
+        del self._parts[index]
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +103,7 @@ class ListeningRow:
     @property
     def ctc(self) -> CtcFrames:
         """Its CTC frames; waits for them."""
-        return self.hearing.wait()[1][self.index]
+        return self.hearing.wait(self.index)[1] if self.row is None else self.row.ctc
 
 
 def _stack(parts: list[Tensor]) -> Tensor:
@@ -251,8 +258,8 @@ class DiffusionRecogniser:
         laid = []
         for row in rows:
             if isinstance(row, ListeningRow) and row.row is None:
-                cache, _ = row.hearing.wait()
-                row.row = self._row(row.utterance, cache.row(row.index), row.ctc)
+                row.row = self._row(row.utterance, *row.hearing.wait(row.index))
+                row.hearing.forget(row.index)
             if (own_row := _ready(row)) is not None:
                 laid.append(own_row)
         return laid

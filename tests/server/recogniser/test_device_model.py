@@ -260,6 +260,21 @@ def test_listening_beside_a_step_changes_nothing(model: PublishedModel) -> None:
     assert fast._leases.free == ROWS + SPARE
 
 
+def test_who_goes_leaves_its_slot_though_others_were_heard_with_it(model: PublishedModel) -> None:
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    recogniser = DiffusionRecogniser(fast, NumberCodec(fast.vocabulary), CPU, 6)
+    pcm = np.random.default_rng(2).normal(0, 0.1, 8_000).astype(np.float32)
+    rows = list(recogniser.start([Utterance(pcm, steps=6, seed=each) for each in range(3)]))
+    assert fast._leases.free == ROWS + SPARE - 3
+    assert [row.ctc.draft() for row in rows] != [[]] * 3
+    recogniser.step(rows)
+    recogniser.release(rows[:2])
+    del rows[:2]
+    gc.collect()
+    recogniser.step(rows)
+    assert fast._leases.free == ROWS + SPARE - 1
+
+
 @pytest.mark.gpu
 def test_listening_beside_a_step_on_a_gpu(model: PublishedModel) -> None:
     """With graphs on two streams, over and over: what one writes the other must not see."""
