@@ -85,6 +85,7 @@ class StreamResult:
     """From ``speech_ended`` to the final: what the server takes once it knows."""
     late_ms: float = 0.0
     """How far the generator itself was behind its pace at worst: if large, it is the bottleneck."""
+    partials: int = 0
 
     def check(self) -> None:
         """Add what is missing to the problems."""
@@ -132,6 +133,8 @@ class LoadReport:
     """The generator's own worst delay."""
     problems: tuple[str, ...]
     """Different problems, at most twenty."""
+    partials: int = 0
+    """Of all streams together."""
 
     @classmethod
     def of(cls, results: Sequence[StreamResult], wall_seconds: float) -> LoadReport:
@@ -152,6 +155,7 @@ class LoadReport:
             finalise=latency(lambda result: result.finalise_ms),
             late_ms=max((result.late_ms for result in results), default=0.0),
             problems=tuple(problems[:20]),
+            partials=sum(result.partials for result in results),
         )
 
     def table(self) -> Table:
@@ -206,9 +210,11 @@ class Watch:
                     self._cut.add(number)
                 else:
                     self._started[segment] = at
-            case Partial(segment=segment) if segment in self._started:
-                begun = self._started.pop(segment)
-                self.result.first_partial_ms.append(self._since(begun, now))
+            case Partial(segment=segment):
+                self.result.partials += 1
+                begun = self._started.pop(segment, None)
+                if begun is not None:
+                    self.result.first_partial_ms.append(self._since(begun, now))
             case SpeechEnded(segment=segment, channel=channel, at=at):
                 self._ended[segment] = (at, now)
                 self._last_end[channel] = (at, segment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 import typer
 from rich.console import Console
 
-from stream_client.load import LoadPlan, find_files
+from stream_client.load import LoadPlan, LoadReport, find_files
 from stream_protocol.messages import Endpointing, Start
+from stream_server.config import SchedulerConfig
 from stream_server.errors import ConfigError
-from stream_server.evaluation import bench_picture, decode_bench
+from stream_server.evaluation import bench_picture, decode_bench, rehearsal
 from stream_server.evaluation.capacity import Goal, Measure, find_capacity, running_server
 from stream_server.evaluation.decode_bench import Ceilings, Shape
+from stream_server.evaluation.machine_costs import MACHINES
 from stream_server.progress import Progress
 from stream_server.recogniser.backbone import FULL_SIZE, random_gemma
 from stream_server.recogniser.checkpoint import EMBEDDED, load_model
@@ -107,6 +110,9 @@ def capacity(
     context: typer.Context,
     most: Annotated[int, typer.Option(help="Streams to try at most.", min=1)] = 256,
     first: Annotated[int, typer.Option(help="Streams to begin with.", min=1)] = 4,
+    gap: Annotated[
+        float, typer.Option(help="How closely to search, as a share of the streams.", min=0)
+    ] = 0.05,
     limit_ms: Annotated[float, typer.Option(help="Milliseconds that the latency may take.")] = 300,
     measure: Annotated[Measure, typer.Option(help="Whose 95th percentile.")] = Measure.FINAL,
     seconds: Annotated[float, typer.Option(help="Of audio of each stream.", min=1)] = 30,
@@ -130,30 +136,75 @@ def capacity(
     played = find_files(files) if files is not None else ()
     start = Start(partial_interval_ms=partial_ms, endpointing=Endpointing(silence_ms=silence_ms))
     plan = LoadPlan(url, first, played, start, seconds=seconds)
-    goal = Goal(measure, limit_ms, first, most)
+    goal = Goal(measure, limit_ms, first, most, gap)
     console = Console()
+    document: dict[str, Any] = _describe_machine() | {
+        "server": context.args,
+        "random_full_size": random_full_size,
+        "goal": asdict(goal),
+        "seconds": seconds,
+        "silence_ms": silence_ms,
+        "partial_ms": partial_ms,
+        "remark": "stopped before its end",
+        "capacity": None,
+        "probes": [],
+    }
+
+    def tell(report: LoadReport) -> None:
+        console.print(report.table())
+        document["probes"].append(asdict(report))
+        if out is not None:  # now: the whole search takes minutes, and may be stopped
+            _write(out, document)
+
     with running_server(url, context.args, random_full_size) as address:
-        found = find_capacity(
-            replace(plan, url=address),
-            goal,
-            processes,
-            lambda report: console.print(report.table()),
-        )
+        found = find_capacity(replace(plan, url=address), goal, processes, tell)
     print(found.table())
     if out is not None:
-        document = _describe_machine() | {
-            "server": context.args,
-            "random_full_size": random_full_size,
-            "goal": asdict(goal),
-            "seconds": seconds,
-            "silence_ms": silence_ms,
-            "partial_ms": partial_ms,
-            "remark": found.remark,
-            "capacity": found.streams,
-            "probes": [asdict(report) for report in found.reports],
-        }
-        _write(out, document)
+        _write(out, document | {"remark": found.remark, "capacity": found.streams})
         bench_picture.draw_capacity(found, out.with_suffix(".png"))
+
+
+@app.command()
+def rehearse(
+    machine: Annotated[
+        str, typer.Option(help=f"Whose figures: {', '.join(each.name for each in MACHINES)}.")
+    ] = MACHINES[0].name,
+    most: Annotated[int, typer.Option(help="Streams to try at most.", min=1)] = 256,
+    first: Annotated[int, typer.Option(help="Streams to begin with.", min=1)] = 16,
+    limit_ms: Annotated[float, typer.Option(help="Milliseconds that a final may take.")] = 300,
+    seconds: Annotated[float, typer.Option(help="Of audio of each stream.", min=1)] = 15,
+    silence_ms: Annotated[int, typer.Option(help="Pause that ends a segment.")] = 200,
+    partial_ms: Annotated[int, typer.Option(help="New audio between partials.")] = 1000,
+    partial_steps: Annotated[int, typer.Option(help="Denoising steps of a partial.", min=1)] = 3,
+    start_ms: Annotated[
+        str, typer.Option(help="Of each start and of each row in it, as 2.5,1.2, if known better.")
+    ] = "",
+) -> None:
+    """Find how many streams a machine would bear, in virtual time, by what was measured on it."""
+    found = {each.name: each for each in MACHINES}
+    if machine not in found:
+        raise ConfigError("machine", machine, f"one of {', '.join(found)}")
+    costs = found[machine]
+    if start_ms:
+        costs = replace(costs, listen=_parse_pair("start_ms", start_ms))
+    start = Start(partial_interval_ms=partial_ms, endpointing=Endpointing(silence_ms=silence_ms))
+    plan = LoadPlan("", first, (), start, seconds=seconds)
+    config = SchedulerConfig(busy_share=0)
+
+    def run(plan: LoadPlan, processes: int) -> LoadReport:
+        heard = rehearsal.rehearse(plan, costs, config, partial_steps=partial_steps)
+        print(f"{plan.streams} streams: {heard.remark}", flush=True)
+        return heard.report
+
+    print(find_capacity(plan, Goal(Measure.FINAL, limit_ms, first, most), run=run).table())
+
+
+def _parse_pair(name: str, text: str) -> tuple[float, float]:
+    try:
+        one, other = (float(each) for each in text.split(","))
+    except ValueError:
+        raise ConfigError(name, text, "two numbers of milliseconds, as 2.5,1.2") from None
+    return one, other
 
 
 def _parse_shapes(text: str) -> list[Shape]:
@@ -185,6 +236,7 @@ def _denoiser(
         capacity=max(shape.prompt + shape.canvas for shape in shapes),
         width=max(shape.canvas for shape in shapes),
         top=top,
+        unit=math.gcd(*(shape.canvas for shape in shapes)),
     )
 
 

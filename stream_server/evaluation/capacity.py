@@ -1,9 +1,9 @@
 """How many streams a server bears: paced clients on real sockets, more and more of them.
 
-Streams are doubled until the goal is missed, then the gap is halved until it is a twentieth. A
-probe misses the goal where a stream fails, where the latency is too long, or where nothing was
-said. The search ends early where a probe proves nothing of the server's capacity: the load
-generator itself was late, or the pause that proves an end is longer than the goal.
+Streams are doubled until the goal is missed, then the gap is halved until it is small. A probe
+misses the goal where a stream fails, where the latency is too long, or where nothing was said. The
+search ends early where a probe proves nothing of the server's capacity: the load generator itself
+was late, or the pause that proves an end is longer than the goal.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Goal:
     """Streams to begin with."""
     most: int = 256
     """Streams to try at most."""
+    gap: float = 0.05
+    """Of the most that met the goal, how far above it the fewest that missed it may be."""
 
     def of(self, report: LoadReport) -> Latency:
         """Return the latency that counts."""
@@ -126,7 +128,7 @@ def find_capacity(
             missed = streams
         if missed > goal.most:
             streams = min(2 * best, goal.most)
-        elif missed - best > max(1, best // 20):
+        elif missed - best > max(1, int(best * goal.gap)):
             streams = (best + missed) // 2
     return Capacity(goal, best, tuple(reports), remark)
 

@@ -102,6 +102,14 @@ def main(
             rich_help_panel=_MODEL,
         ),
     ] = None,
+    float8: Annotated[
+        bool,
+        typer.Option(
+            "--float8",
+            help="Round the layers as float8 weights on a GPU are: slow, to see what it costs.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = False,
     batch: Annotated[
         int, typer.Option(help="Clips decoded together.", rich_help_panel=_MODEL, min=1)
     ] = 1,
@@ -157,6 +165,7 @@ def main(
         recogniser,
         start,
         None if guard is None else parse_guard(guard),
+        is_rounded=float8,
     )
     subject.recogniser.warm_up()
     tell = partial(_print_texts, console) if texts else _be_quiet

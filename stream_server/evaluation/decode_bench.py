@@ -210,7 +210,8 @@ def scores_of(denoiser: Denoiser, shape: Shape, seed: int = 0) -> Tensor:
     embeddings, canvas = _inputs(denoiser, shape, seed)
     ours = Ours(denoiser, shape, embeddings, canvas, False)
     ours.prefill()
-    return denoiser.scores(torch.arange(shape.rows, device=canvas.device), shape.canvas).float()
+    slots = torch.arange(shape.rows, device=canvas.device)
+    return denoiser.scores(*denoiser.units(slots, shape.canvas)).float()
 
 
 def stock_scores(model: Any, denoiser: Denoiser, shape: Shape, seed: int = 0) -> Tensor:
@@ -300,16 +301,14 @@ class Ours:
         self._denoiser, self._shape = denoiser, shape
         self._embeddings, self._start = embeddings, canvas
         self._slots = torch.arange(shape.rows, device=device)
+        self._units = denoiser.units(self._slots, shape.canvas)
         self._lengths = torch.full((shape.rows,), shape.prompt, device=device)
         self._graphs: Graphs[Any] | None = Graphs(device) if graphed else None
         self.begin(8)
         if self._graphs is not None:
             inputs = (embeddings, self._lengths, self._slots)
             self._graphs.record("prefill", denoiser.prefill, inputs)
-            self._graphs.record("step", self._step, (self._slots,))
-
-    def _step(self, slots: Tensor) -> Any:
-        return self._denoiser.step(slots, self._shape.canvas)
+            self._graphs.record("step", denoiser.step, self._units)
 
     def begin(self, steps: int) -> None:
         """Lay out fresh canvases."""
@@ -335,8 +334,8 @@ class Ours:
         state.seeds.add_(1)
         self._left = max(1, self._left - 1)
         if self._graphs is None:
-            return self._step(self._slots)
-        return self._graphs.replay("step", (self._slots,))
+            return self._denoiser.step(*self._units)
+        return self._graphs.replay("step", self._units)
 
     def decode(self, steps: int) -> None:
         """Decode as a server does: read every step's result."""

@@ -3,8 +3,8 @@
     python -m stream_server.evaluation.random_server --port 0 --kernels auto
 
 Takes the options of ``stream-server serve``; those that name a model are not read. What it says is
-noise, but it takes the time that the real weights would: canvases of one size, every step of a
-final, and an end of text about where one is.
+noise, but it takes the time that the real weights would: canvases and prompts as long as the audio
+wants them, every step of a final, and an end of text about where one is.
 """
 
 from __future__ import annotations
@@ -38,8 +38,13 @@ WHISPER_SMALL: Mapping[str, Any] = {
 }
 PROMPT = (tuple(range(2, 8)), tuple(range(8, 23)))
 """Tokens before and after the audio: as many as the chat template has, about."""
-CANVAS = 64
-"""Places; enough for 10 s of speech."""
+CANVASES = CanvasConfig(buckets=(32, 64), tokens_per_second=15.6, margin=0)
+"""7.8 places a second: up to 4.1 s of speech get 32, longer ones 64. Random CTC can ask for no more
+(a token in each frame, 6.25 a second, and a quarter more), so it is the audio that says it; 4
+tokens a second and the usual margin come to 4.8 s in 32 places."""
+SILENCE = 1.0
+"""Seconds of silence that a prompt keeps: prompts as long as the audio, so 60 positions and not 209
+for 5 s. It is not what the published adapter was trained on, as far as anybody knows."""
 END_EVERY = 16
 """One token of so many ends a text, so that few canvases of noise are without an end."""
 
@@ -86,7 +91,7 @@ def load_random(
     backbone = random_backbone(text, device, dtype)
     encoder = WhisperAudioEncoder(dict(whisper)).to(device=device, dtype=dtype)
     projector = ProjectorConfig(whisper["d_model"], text["hidden_size"] // 2, text["hidden_size"])
-    shape = PublishedConfig("random", projector, canvas=CanvasConfig(buckets=(CANVAS,)))
+    shape = PublishedConfig("random", projector, canvas=CANVASES, silence_seconds=SILENCE)
     model = PublishedModel(shape, encoder, backbone, [PROMPT]).to(device).eval()
     network = speed_up(model, device, config, report)
     return DiffusionRecogniser(network, NumberCodec(model.vocabulary), device, config.steps)
@@ -124,9 +129,10 @@ if __name__ == "__main__":
 
 
 __all__ = [
-    "CANVAS",
+    "CANVASES",
     "END_EVERY",
     "PROMPT",
+    "SILENCE",
     "WHISPER_SMALL",
     "NumberCodec",
     "load_random",

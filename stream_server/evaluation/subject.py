@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ConfigError
 from stream_server.evaluation.reference import Reference
-from stream_server.recogniser.checkpoint import load_recogniser
+from stream_server.evaluation.rounding import round_to_float8
+from stream_server.recogniser.checkpoint import (
+    EMBEDDED,
+    load_model,
+    load_recogniser,
+    pick_device,
+)
 from stream_server.recogniser.interface import Recogniser
+from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.support import GuardConfig
 
 
@@ -56,6 +64,8 @@ def load_subject(
     kind: str = "diffusion",
     start: str | None = None,
     guard: GuardConfig | None = None,
+    *,
+    is_rounded: bool = False,
 ) -> Subject:
     """Load a model.
 
@@ -64,6 +74,7 @@ def load_subject(
         kind: one of :data:`KINDS`.
         start: what canvases begin from, in the place of what the checkpoint says.
         guard: when text is dropped, in the place of the same.
+        is_rounded: with its layers as float8 would have them; see ``rounding``.
 
     Raises:
         ConfigError: an option is wrong, or does not go with this kind.
@@ -74,16 +85,26 @@ def load_subject(
     if start is not None and start not in STARTS:
         raise ConfigError("start", start, f"one of {', '.join(STARTS)}")
     if kind == "diffusion":
-        recogniser = load_recogniser(config)
+        recogniser = _load_rounded(config) if is_rounded else load_recogniser(config)
         sampler = recogniser.sampler
         if start is not None and sampler.is_absorbing:
             raise ConfigError("start", start, "nothing where canvases begin from masks")
         recogniser.retune(start or sampler.start, guard or recogniser.guard)
         begins = "masks" if sampler.is_absorbing else recogniser.sampler.start
         return Subject(recogniser, True, begins, sampler.scheme, recogniser.guard)
-    if start is not None or guard is not None:
-        raise ConfigError("recogniser", kind, "diffusion, where --start or --guard are given")
+    if start is not None or guard is not None or is_rounded:
+        allowed = "diffusion, where --start, --guard or --float8 are given"
+        raise ConfigError("recogniser", kind, allowed)
     return Subject(_load_reference(config, kind), has_steps=False)
+
+
+def _load_rounded(config: RecogniserConfig) -> DiffusionRecogniser:
+    """Load a checkpoint of our own; the published system has float8 on a GPU."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    network, codec = load_model(EMBEDDED if config.model == "embedded" else Path(config.model))
+    round_to_float8(network)
+    return DiffusionRecogniser(network, codec, pick_device(config.device), config.steps)
 
 
 def _load_reference(config: RecogniserConfig, kind: str) -> Reference:

@@ -1,14 +1,17 @@
 """The published model with its prompts and steps on the device: slots, fused kernels, CUDA graphs.
 
 Fulfils ``network.Network`` beside ``published.PublishedModel``, whose weights it runs. What
-differs: keys and values stay in slots of preallocated memory, a step is a graph of fixed shape for
-(rows, canvas), replayed with one launch, and noise is counted (``kernels.noise``) from one number
-that a row's generator draws for each step, so its samples are others than those of the plain model.
+differs: keys and values stay in slots of preallocated memory; a step is a graph of so many units of
+canvases and of new prompts (``denoiser``), replayed with one launch; and noise is counted
+(``kernels.noise``) from one number that a row's generator draws for each step, so its samples are
+others than those of the plain model.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +20,6 @@ from torch import Tensor, nn
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ModelError
-from stream_server.recogniser.alignment import CtcFrames
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import StepInput, StepResult
 from stream_server.recogniser.denoiser import Denoiser, Outcome
@@ -25,54 +27,18 @@ from stream_server.recogniser.features import HOP
 from stream_server.recogniser.graphs import Graphs
 from stream_server.recogniser.kernels.choice import Kernels, pick_kernels
 from stream_server.recogniser.leases import Leases, SlotPrompts
-from stream_server.recogniser.network import Network
+from stream_server.recogniser.network import Heard, Network
 from stream_server.recogniser.published import PublishedConfig, PublishedModel
+from stream_server.recogniser.units import PROMPT_UNITS, UNITS, bucket, split_rows
 
-ROWS = (1, 2, 4, 8, 16, 24, 32)
-"""Rows of a graph of a step; fewer are filled up."""
-PROMPT_ROWS = (1, 2, 4, 8)
-"""Rows of a graph of prompts, and of one of audio."""
+ROWS = 32
+"""The most that share a step."""
+LISTEN_ROWS = (1, 2, 4, 8)
+"""Rows of a graph of audio."""
 SPARE = 8
 """Slots beyond the most rows: of rows that have ended, but that something still holds."""
-FIXED_TOKENS = 700
-"""What a step costs before its first token, in tokens: 13 ms to read the weights, and 0.0195 ms a
-token, on an H100 (tests/benchmarks/README.md)."""
-
 Report = Callable[[str, int, int], None]
 """Told what goes on, how many parts of it are done, and of how many."""
-
-
-def bucket(count: int, sizes: Sequence[int]) -> int:
-    """Return the smallest of ``sizes``, which ascend, that holds ``count``.
-
-    Raises:
-        ValueError: none does.
-    """
-    for size in sizes:
-        if size >= count:
-            return size
-    raise ValueError(f"{count} is more than {sizes[-1]}")
-
-
-def group_rows(sizes: Sequence[int], most: int) -> list[list[int]]:
-    """Return which rows share a step.
-
-    A group is as wide as its widest row, so a short row beside a long one costs padding; a step of
-    its own costs :data:`FIXED_TOKENS`. The first row of a group is its widest.
-
-    Args:
-        sizes: places of each row's canvas.
-        most: rows of a group.
-    """
-    groups: list[list[int]] = []
-    width = 0
-    for size in sorted(set(sizes), reverse=True):
-        same = [row for row, each in enumerate(sizes) if each == size]
-        if not groups or (width - size) * len(same) > FIXED_TOKENS:
-            groups.append([])
-            width = size
-        groups[-1] += same
-    return [group[i : i + most] for group in groups for i in range(0, len(group), most)]
 
 
 def _fill(rows: Tensor, count: int) -> Tensor:
@@ -86,32 +52,41 @@ class DeviceModel:
     Args:
         model: on its device, in evaluation mode.
         kernels: the operations.
-        rows: of a graph, ascending; the last is the most that share a step.
+        rows: that share a step at most.
         top: likeliest words that a step tells the next; 0 is all.
     """
 
     def __init__(
-        self, model: PublishedModel, kernels: Kernels, rows: Sequence[int] = ROWS, top: int = 0
+        self, model: PublishedModel, kernels: Kernels, rows: int = ROWS, top: int = 0
     ) -> None:
         widths = model.config.canvas.buckets
-        # Prompts are filled up to a multiple of 16; canvases overwrite the filling.
-        self._positions = -(-model.longest_prompt // 16) * 16
-        self._leases = Leases(rows[-1] + SPARE)
+        unit = math.gcd(*widths)
+        # Prompts are filled up to whole units; canvases overwrite the filling.
+        positions = -(-model.longest_prompt // unit) * unit
+        self._leases = Leases(rows + SPARE)
         self._scratch = self._leases.free
         self._denoiser = Denoiser(
             model.decoder.model,
             kernels,
             model.config.sampler,
             slots=self._scratch + 1,
-            capacity=self._positions + widths[-1],
+            capacity=positions + widths[-1],
             width=widths[-1],
             top=top,
+            unit=unit,
         )
         self._model = model
-        self._rows = tuple(rows)
-        self._widths = widths
+        most = rows * (widths[-1] // unit)
+        self._units = (*(each for each in UNITS if each < most), most)
+        self._unread: dict[int, int] = {}
+        """Units of the prompts that have not been run, by slot."""
         self._device = self._denoiser.embedding.device
         self._graphs: Graphs[Any] = Graphs(self._device)
+        # Run beside those of steps, so of another pool of memory.
+        self._ears: Graphs[Tensor] = Graphs(self._device)
+        self._ear: Any = None
+        if self._device.type == "cuda":
+            self._ear = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     @property
     def config(self) -> PublishedConfig:
@@ -170,88 +145,117 @@ class DeviceModel:
 
     def _record_all(self, report: Report | None) -> None:
         # Largest first: the others then fit into the memory of the first.
-        steps = [(rows, width) for rows in self._rows[::-1] for width in self._widths[::-1]]
-        total = len(steps) + 2 * len(PROMPT_ROWS)
+        steps = [(units, more) for units in self._units[::-1] for more in PROMPT_UNITS[::-1]]
+        total = len(steps) + 1 + len(LISTEN_ROWS)
         what = "recording CUDA graphs"
-        for done, (rows, width) in enumerate(steps):
+        for done, (units, more) in enumerate(steps):
             if report is not None:
                 report(what, done, total)
-            self._graphs.record(
-                ("step", rows, width), self._stepper(width), (self._slots([], rows),)
-            )
-        hidden = self._denoiser.embedding.shape[1]
+            inputs = (*self._fill_units([], units), *self._fill_units([], more))
+            self._graphs.record(("step", units, more), self._step, inputs)
+        last = PROMPT_UNITS[-1]
+        self._graphs.record(("read", last), self._denoiser.read, self._fill_units([], last))
         sound = self._model.features.config
-        for done, rows in enumerate(PROMPT_ROWS[::-1]):
+        for done, rows in enumerate(LISTEN_ROWS[::-1], len(steps) + 1):
             if report is not None:
-                report(what, len(steps) + 2 * done, total)
-            slots = self._slots([], rows)
-            empty = self._denoiser.embedding.new_zeros(rows, self._positions, hidden)
-            inputs = (empty, torch.ones_like(slots), slots)
-            self._graphs.record(("prefill", rows), self._denoiser.prefill, inputs)
+                report(what, done, total)
             frames = sound.fixed_samples // HOP
             silence = torch.zeros(rows, frames, sound.mel_bins, device=self._device)
             counts = torch.full((rows,), frames, device=self._device)
-            self._graphs.record(("listen", rows), self._model.encode, (silence, counts))
+            self._ears.record(rows, self._model.encode, (silence, counts))
         if report is not None:
             report(what, total, total)
 
-    def _stepper(self, width: int) -> Callable[[Tensor], Outcome]:
-        return lambda slots: self._denoiser.step(slots, width)
+    def _step(self, slots: Tensor, parts: Tensor, heard: Tensor, heard_parts: Tensor) -> Outcome:
+        """Run a step, of which there may be no prompts."""
+        prompts = (heard, heard_parts) if len(heard) else None
+        return self._denoiser.step(slots, parts, prompts)
 
-    def _slots(self, slots: list[int], rows: int) -> Tensor:
-        """Return slots, filled up with the one that is nobody's."""
-        filled = slots + [self._scratch] * (rows - len(slots))
-        return torch.tensor(filled, device=self._device)
+    def _fill_units(self, units: list[tuple[int, int]], count: int) -> tuple[Tensor, Tensor]:
+        """Return slots and parts of units, filled up with some that are nobody's."""
+        filled = units + [(self._scratch, 0)] * (count - len(units))
+        # One transfer for both.
+        both = torch.tensor(filled, dtype=torch.long).view(count, 2).t().contiguous()
+        slots, parts = both.to(self._device)
+        return slots, parts
 
-    def hear(
-        self, pcm: Tensor, lengths: Tensor, languages: Tensor
-    ) -> tuple[PromptCache, list[CtcFrames]]:
-        """Turn audio into prompts and CTC frames; see ``network.Network``.
+    def hear(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Heard:
+        """Turn audio into prompts and CTC frames; see ``network.Network`` and :meth:`begin`."""
+        return self.begin(pcm, lengths, languages)()
+
+    def begin(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Callable[[], Heard]:
+        """Begin to listen, beside the step that is launched next; see ``network.Listener``.
+
+        Prompts are only laid out: each is run in its row's first step.
 
         Raises:
             Overloaded: there are more rows than slots.
         """
         said, samples = languages.tolist(), lengths.tolist()
-        with self._here():
+        leases = self._leases.take(len(samples))
+        if self._ear is not None:  # the audio is on its way there on the other stream
+            self._ear.wait_stream(torch.cuda.current_stream(self._device))
+        with self._here(), self._beside():
             tokens = self._listen(pcm, lengths)
-        embeddings, positions = self._model.prompt(tokens, said)
-        leases = self._leases.take(len(embeddings))
-        prompts = SlotPrompts.of(positions, leases)
-        with self._here():
-            self._prefill_all(embeddings, positions, prompts.slots)
+            embeddings, positions = self._model.prompt(tokens, said, samples)
+            prompts = SlotPrompts.of(positions, leases)
+            state = self._denoiser.slots
+            own = torch.tensor(prompts.slots, device=self._device)
+            # Of slots that are in no step.
+            state.heard[own, : embeddings.shape[1]] = embeddings.to(state.heard.dtype)
+            state.prompts[own] = positions
+        # The audio is held until it has been read: it is the other stream's memory.
+        return functools.partial(self._finish, tokens, samples, prompts, (pcm, lengths))
+
+    def _finish(
+        self, tokens: Tensor, samples: list[int], prompts: SlotPrompts, held: object
+    ) -> Heard:
+        """Wait for what was listened to, but for no step."""
+        with self._here(), self._beside():
             frames = self._model.frames(tokens, samples, self._denoiser.read_head)
+            counts = prompts.lengths.tolist()
+        for slot, count in zip(prompts.slots, counts, strict=True):
+            self._unread[slot] = -(-count // self._denoiser.unit)
         return prompts, frames
+
+    def _beside(self) -> contextlib.AbstractContextManager[object]:
+        """Launch on the stream of listening, which waits for no step."""
+        return contextlib.nullcontext() if self._ear is None else torch.cuda.stream(self._ear)
 
     def _listen(self, pcm: Tensor, lengths: Tensor) -> Tensor:
         """Turn audio into audio tokens [rows, tokens, hidden] in the decoder's precision."""
         features, frames = self._model.features(pcm, lengths)
-        parts, most = [], PROMPT_ROWS[-1]
+        parts, most = [], LISTEN_ROWS[-1]
         for some, counts in zip(
             torch.split(features, most), torch.split(frames, most), strict=True
         ):
-            rows = bucket(len(some), PROMPT_ROWS)
+            rows = bucket(len(some), LISTEN_ROWS)
             inputs = (_fill(some, rows), _fill(counts, rows))
-            heard: Tensor = self._run(("listen", rows), self._model.encode, inputs)
+            heard = (
+                self._ears.replay(rows, inputs)
+                if rows in self._ears
+                else self._model.encode(*inputs)
+            )
             # A copy: the next replay writes over a graph's result.
             parts.append(heard[: len(some)].to(self._denoiser.embedding.dtype, copy=True))
         return torch.cat(parts)
 
-    def _prefill_all(self, embeddings: Tensor, lengths: Tensor, slots: list[int]) -> None:
-        """Write keys and values of any number of rows."""
-        most = PROMPT_ROWS[-1]
-        for first in range(0, len(slots), most):
-            part = slice(first, first + most)
-            self._prefill(embeddings[part], lengths[part], slots[part])
+    def read(self, slots: Sequence[int], left: int = 0) -> list[tuple[int, int]]:
+        """Run what has not been run of some rows' prompts, but for the last units.
 
-    def _prefill(self, embeddings: Tensor, lengths: Tensor, slots: list[int]) -> None:
-        """Write keys and values of at most the largest bucket's rows."""
-        rows = bucket(len(slots), PROMPT_ROWS)
-        more = (0, 0, 0, self._positions - embeddings.shape[1], 0, rows - len(slots))
-        filled = torch.nn.functional.pad(embeddings.to(self._denoiser.embedding.dtype), more)
-        counts = torch.nn.functional.pad(lengths, (0, rows - len(slots)), value=1)
-        inputs = (filled, counts, self._slots(slots, rows))
-        self._run(("prefill", rows), self._denoiser.prefill, inputs)
-        self._denoiser.slots.prompts[self._slots(slots, len(slots))] = lengths
+        Args:
+            slots: of the rows.
+            left: units that may be left.
+
+        Returns:
+            The slots and parts of those that are left, for the next step.
+        """
+        units = [(slot, part) for slot in slots for part in range(self._unread.pop(slot, 0))]
+        while len(units) > left:
+            some, units = units[: PROMPT_UNITS[-1]], units[PROMPT_UNITS[-1] :]
+            inputs = self._fill_units(some, PROMPT_UNITS[-1])
+            self._run(("read", PROMPT_UNITS[-1]), self._denoiser.read, inputs)
+        return units
 
     def _run(self, key: tuple[Any, ...], call: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
         if key in self._graphs:
@@ -262,47 +266,68 @@ class DeviceModel:
         """Run one denoising step; see ``network.Network``."""
         if not isinstance(cache, SlotPrompts):
             raise TypeError("these prompts are not in slots: they come from another network")
-        result = StepResult(
-            canvas=torch.zeros_like(rows.canvas),
-            argmax=torch.zeros_like(rows.canvas),
-            conditioning=torch.zeros_like(rows.conditioning),
-            entropy=torch.zeros(rows.canvas.shape, device=self._device),
-            probability=torch.zeros(rows.canvas.shape, device=self._device),
-            accepted=torch.zeros_like(rows.canvas, dtype=torch.bool),
+        count, width = rows.canvas.shape
+        unit = self._denoiser.unit
+        width = -(-width // unit) * unit
+
+        def places(dtype: torch.dtype) -> Tensor:
+            return torch.zeros(count, width, dtype=dtype, device=self._device)
+
+        found = Outcome(
+            places(rows.canvas.dtype),
+            places(torch.float32),
+            places(torch.float32),
+            places(torch.bool),
         )
-        slots = cache.slots
         with self._here():
-            for group in group_rows(rows.sizes, self._rows[-1]):
-                self._advance(rows, group, [slots[row] for row in group], result)
-        return result
+            own = torch.tensor(cache.slots, device=self._device)
+            self._lay_out(rows, own)
+            sizes = [-(-size // unit) for size in rows.sizes]
+            for group in split_rows(sizes, self._units[-1]):
+                self._advance(group, [cache.slots[row] for row in group], sizes, found)
+        state, width = self._denoiser.slots, rows.canvas.shape[1]
+        valid = torch.arange(width, device=self._device) < state.widths[own][:, None]
+        soft = state.soft[own, :width].to(rows.conditioning.dtype)
+        return StepResult(
+            canvas=state.canvas[own, :width] * valid,
+            argmax=found.argmax[:, :width],
+            conditioning=soft * valid[..., None],
+            entropy=found.entropy[:, :width],
+            probability=found.probability[:, :width],
+            accepted=found.accepted[:, :width],
+        )
+
+    def _lay_out(self, rows: StepInput, own: Tensor) -> None:
+        """Put the state of rows into their slots."""
+        state, width = self._denoiser.slots, rows.canvas.shape[1]
+        state.canvas[own, :width] = rows.canvas
+        state.soft[own, :width] = rows.conditioning.to(state.soft.dtype)
+        state.widths[own] = torch.tensor(rows.sizes, device=self._device)
+        state.heat[own] = rows.temperature
+        seeds = torch.empty(len(rows.sizes), dtype=torch.long, device=self._device)
+        for row, generator in enumerate(rows.generators):
+            seeds[row : row + 1].random_(generator=generator)
+        state.seeds[own] = seeds
 
     def _advance(
-        self, rows: StepInput, group: list[int], slots: list[int], result: StepResult
+        self, group: list[int], slots: list[int], sizes: Sequence[int], found: Outcome
     ) -> None:
-        """Run the step of one group and put its results in their places."""
-        state = self._denoiser.slots
-        count = len(group)
-        widest = rows.sizes[group[0]]
-        width = bucket(widest, self._widths)
-        at = torch.tensor(group, device=self._device)
-        filled = self._slots(slots, bucket(count, self._rows))
-        own = filled[:count]
-        state.canvas[own, :widest] = rows.canvas[at, :widest]
-        state.soft[own, :widest] = rows.conditioning[at, :widest].to(state.soft.dtype)
-        state.widths[own] = torch.tensor([rows.sizes[row] for row in group], device=self._device)
-        state.heat[own] = rows.temperature[at]
-        seeds = torch.empty(count, dtype=torch.long, device=self._device)
-        for place, row in enumerate(group):
-            seeds[place : place + 1].random_(generator=rows.generators[row])
-        state.seeds[own] = seeds
-        key = ("step", len(filled), width)
-        outcome: Outcome = self._run(key, self._stepper(width), (filled,))
-        result.canvas[at, :widest] = state.canvas[own, :widest]
-        result.conditioning[at, :widest] = state.soft[own, :widest].to(result.conditioning.dtype)
-        result.argmax[at, :widest] = outcome.argmax[:count, :widest].to(result.argmax.dtype)
-        result.entropy[at, :widest] = outcome.entropy[:count, :widest]
-        result.probability[at, :widest] = outcome.probability[:count, :widest]
-        result.accepted[at, :widest] = outcome.accepted[:count, :widest]
+        """Run the step of one group and put what it tells in the rows' places."""
+        units = [
+            (slot, row, part)
+            for slot, row in zip(slots, group, strict=True)
+            for part in range(sizes[row])
+        ]
+        new = self.read(slots, PROMPT_UNITS[-1])
+        key = ("step", bucket(len(units), self._units), bucket(len(new), PROMPT_UNITS))
+        canvases = self._fill_units([(slot, part) for slot, _, part in units], key[1])
+        outcome: Outcome = self._run(key, self._step, (*canvases, *self._fill_units(new, key[2])))
+        at = torch.tensor([row for _, row, _ in units], device=self._device)
+        parts = canvases[1][: len(units)]
+        for name in ("argmax", "entropy", "probability", "accepted"):
+            place: Tensor = getattr(found, name)
+            told: Tensor = getattr(outcome, name)[: len(units)]
+            place.view(len(sizes), -1, self._denoiser.unit)[at, parts] = told.to(place.dtype)
 
 
 def speed_up(
@@ -339,14 +364,4 @@ def speed_up(
     return fast
 
 
-__all__ = [
-    "FIXED_TOKENS",
-    "PROMPT_ROWS",
-    "ROWS",
-    "SPARE",
-    "DeviceModel",
-    "Report",
-    "bucket",
-    "group_rows",
-    "speed_up",
-]
+__all__ = ["LISTEN_ROWS", "ROWS", "SPARE", "DeviceModel", "Report", "speed_up"]

@@ -26,6 +26,9 @@ class Graphs(Generic[_T]):
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: Any = None
+        # Of its own: cuBLAS has a workspace for each stream that is recorded on, which graphs that
+        # run at a time must not share.
+        self._stream: Any = None
         self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], _T]] = {}
 
     def __contains__(self, key: Hashable) -> bool:
@@ -43,9 +46,13 @@ class Graphs(Generic[_T]):
             for _ in range(warm_ups):
                 call(*own)
         torch.cuda.current_stream(self._device).wait_stream(stream)
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the device meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(
+            graph, self._pool, stream=self._stream, capture_error_mode="thread_local"
+        ):
             result = call(*own)
         if self._pool is None:
             self._pool = graph.pool()

@@ -79,7 +79,7 @@ class Hypothesis:
     words: tuple[HypothesisWord, ...]
     """Empty before the last step, unless the utterance is traced."""
     step: int
-    """Steps run, from 1."""
+    """Steps run; 0 where the row is still listened to."""
     is_final: bool
     """Whether the row is finished; it must be released and not stepped again."""
     language: str | None = None

@@ -7,8 +7,8 @@ scores are never held for all rows at once).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from stream_server.recogniser.denoise import SamplerConfig, StepInput, StepResul
 from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.model import CanvasConfig
 from stream_server.recogniser.support import GuardConfig
+
+Heard = tuple[PromptCache, list[CtcFrames]]
+"""What :meth:`Network.hear` returns."""
 
 
 class NetworkConfig(Protocol):
@@ -75,9 +78,7 @@ class Network(Protocol):
     def to(self, device: torch.device) -> Any:
         """Move all of it to ``device``, in place."""
 
-    def hear(
-        self, pcm: Tensor, lengths: Tensor, languages: Tensor
-    ) -> tuple[PromptCache, list[CtcFrames]]:
+    def hear(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Heard:
         """Turn audio into prompts and CTC frames.
 
         Args:
@@ -88,6 +89,14 @@ class Network(Protocol):
 
     def step(self, rows: StepInput, cache: PromptCache) -> StepResult:
         """Run one denoising step."""
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """A network that listens while a step runs."""
+
+    def begin(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Callable[[], Heard]:
+        """Begin what :meth:`Network.hear` does; what is returned waits for it."""
 
 
 class TextCodec(Protocol):
@@ -110,4 +119,4 @@ class TextCodec(Protocol):
         """Group tokens into words: the text of each, and the places of its tokens."""
 
 
-__all__ = ["Network", "NetworkConfig", "TextCodec"]
+__all__ = ["Heard", "Listener", "Network", "NetworkConfig", "TextCodec"]

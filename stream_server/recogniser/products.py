@@ -6,6 +6,7 @@ of joined layers are joined too: one narrow product, and one wide one that is ad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,10 @@ class Product:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Multiply [tokens, in]."""
-        out = linear(hidden, self.weight)
+        return self.adapt(linear(hidden, self.weight), hidden)
+
+    def adapt(self, out: Tensor, hidden: Tensor) -> Tensor:
+        """Add LoRA's share of ``hidden`` to ``out``, in place."""
         if self.narrow is None or self.wide is None:
             return out
         return out.addmm_(functional.linear(hidden, self.narrow), self.wide.t())
@@ -38,6 +42,28 @@ class Product:
     def stored(self) -> Tensor:
         """What is read of the weight."""
         return self.weight.values if isinstance(self.weight, Float8) else self.weight
+
+
+def multiply(
+    products: Sequence[Product],
+    hidden: Tensor,
+    counts: Sequence[int],
+    small: Float8 | None = None,
+) -> Tensor:
+    """Multiply tokens by a weight that several products share, each part by LoRA of its own.
+
+    Args:
+        products: of the same weight.
+        hidden: [tokens, in], the parts one after another.
+        counts: tokens of each part.
+        small: ``hidden`` in float8, if it is there already.
+    """
+    out = linear(hidden, products[0].weight, small)
+    sizes = list(counts)
+    parts = zip(products, torch.split(out, sizes), torch.split(hidden, sizes), strict=True)
+    for product, own, given in parts:
+        product.adapt(own, given)
+    return out
 
 
 def join(weights: list[torch.nn.Parameter]) -> Tensor:
@@ -79,4 +105,4 @@ def read_product(*modules: Any) -> Product:
     return Product(weight, torch.cat(narrow), torch.cat(wide, dim=1))
 
 
-__all__ = ["Product", "join", "read_product"]
+__all__ = ["Product", "join", "multiply", "read_product"]

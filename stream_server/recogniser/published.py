@@ -72,6 +72,10 @@ class PublishedConfig:
     guard: GuardConfig = field(default_factory=lambda: GuardConfig(0, 0))
     draft: DraftConfig = field(default_factory=DraftConfig)
     max_seconds: float = float(WINDOW_SECONDS)
+    silence_seconds: float = float(WINDOW_SECONDS)
+    """Seconds of the window's silence behind an utterance that its prompt keeps. All of it is how
+    the published adapter is taken to have been trained, and how training here does it; a second
+    makes the prompt of a short utterance a quarter as long, if the error rate bears it."""
 
 
 ReadHead = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -185,12 +189,16 @@ class PublishedModel(nn.Module):
         projected: Tensor = tokens
         return projected
 
-    def prompt(self, tokens: Tensor, languages: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def prompt(
+        self, tokens: Tensor, languages: Sequence[int], lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Lay out prompts: chat template, audio in the places of ``<|audio|>``, instruction.
 
         Args:
             tokens: [rows, tokens, hidden].
             languages: number of each row's prompt.
+            lengths: of each row, samples, behind which silence is left out as the configuration
+                says; none keeps all of it.
 
         Returns:
             Embeddings [rows, positions, hidden] and the positions of each row.
@@ -200,25 +208,32 @@ class PublishedModel(nn.Module):
         ids = torch.tensor([token for part in parts for token in part], device=tokens.device)
         around = torch.split(self.decoder.embed(ids), [len(part) for part in parts])
         audio = tokens.to(around[0].dtype)
+        kept = [self._kept(each) for each in lengths or [WINDOW_SECONDS * RATE] * len(tokens)]
         pieces = [
             piece
             for row, heard in enumerate(audio)
-            for piece in (around[2 * row], heard, around[2 * row + 1])
+            for piece in (around[2 * row], heard[: kept[row]], around[2 * row + 1])
         ]
         sizes = [sum(map(len, pieces[first : first + 3])) for first in range(0, len(pieces), 3)]
-        lengths = torch.tensor(sizes, device=tokens.device)
+        positions = torch.tensor(sizes, device=tokens.device)
         flat = torch.cat(pieces)
         if len(set(sizes)) == 1:
-            return flat.view(len(sizes), sizes[0], -1), lengths
-        return nn.utils.rnn.pad_sequence(list(torch.split(flat, sizes)), batch_first=True), lengths
+            return flat.view(len(sizes), sizes[0], -1), positions
+        rows = list(torch.split(flat, sizes))
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), positions
+
+    def _kept(self, length: int) -> int:
+        """Return the audio tokens that the prompt of so many samples has; the window's at most."""
+        samples = length + int(self.config.silence_seconds * RATE)
+        return -(-samples // self.samples_per_ctc_frame)
 
     def hear(
         self, pcm: Tensor, lengths: Tensor, languages: Tensor
     ) -> tuple[PromptCache, list[CtcFrames]]:
         """Turn audio into prompts and CTC frames; see ``network.Network``."""
-        tokens = self.listen(pcm, lengths)
-        cache, _ = self.decoder.prefill(*self.prompt(tokens, languages.tolist()))
-        return cache, self.frames(tokens, lengths.tolist(), self.decoder.read_head)
+        tokens, samples = self.listen(pcm, lengths), lengths.tolist()
+        cache, _ = self.decoder.prefill(*self.prompt(tokens, languages.tolist(), samples))
+        return cache, self.frames(tokens, samples, self.decoder.read_head)
 
     def frames(self, tokens: Tensor, lengths: Sequence[int], read: ReadHead) -> list[CtcFrames]:
         """Return the CTC frames of audio tokens.

@@ -41,19 +41,27 @@ class Float8:
         return (self.values.float() * self.scales[..., None]).to(dtype)
 
 
-def linear(hidden: Tensor, weight: Tensor | Float8) -> Tensor:
-    """Multiply [tokens, in] by a weight [out, in] of either kind."""
+def linear(hidden: Tensor, weight: Tensor | Float8, small: Float8 | None = None) -> Tensor:
+    """Multiply [tokens, in] by a weight [out, in] of either kind.
+
+    Args:
+        hidden: [tokens, in].
+        weight: [out, in].
+        small: ``hidden`` in float8, where the kernel before has made it; read with a float8 weight.
+    """
     if isinstance(weight, Tensor):
         return functional.linear(hidden, weight)
     if hidden.device.type != "cuda":
-        return functional.linear(hidden, weight.wide(hidden.dtype))
-    from stream_server.recogniser.kernels.triton_experts import quantise_rows
+        given = hidden if small is None else small.wide(hidden.dtype)
+        return functional.linear(given, weight.wide(hidden.dtype))
+    if small is None:
+        from stream_server.recogniser.kernels.triton_experts import quantise_rows
 
-    values, scales = quantise_rows(hidden)
+        small = Float8(*quantise_rows(hidden))
     return torch._scaled_mm(
-        values,
+        small.values,
         weight.values.t(),
-        scale_a=scales[:, None],
+        scale_a=small.scales[:, None],
         scale_b=weight.scales[None],
         out_dtype=hidden.dtype,
         use_fast_accum=True,

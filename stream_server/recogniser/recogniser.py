@@ -6,7 +6,7 @@ cache, canvas, noise and step count, so rows of any length and age share a step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from stream_server.recogniser.denoise import (
     MASK,
     SamplerConfig,
     StepInput,
+    StepResult,
     random_tokens,
     temperatures,
     text_length,
@@ -32,7 +33,7 @@ from stream_server.recogniser.interface import (
     Row,
     Utterance,
 )
-from stream_server.recogniser.network import Network, TextCodec
+from stream_server.recogniser.network import Heard, Listener, Network, TextCodec
 from stream_server.recogniser.support import GuardConfig, confidence, keep, support
 from stream_server.recogniser.tokenizer import END
 
@@ -67,11 +68,56 @@ class DiffusionRow:
     """Steps for which the best tokens have not changed."""
 
 
+class _Hearing:
+    """Rows that are listened to together, while a step of others runs."""
+
+    def __init__(self, finish: Callable[[], Heard]) -> None:
+        self._finish: Callable[[], Heard] | None = finish
+        self._parts: dict[int, tuple[PromptCache, CtcFrames]] = {}
+
+    def wait(self, index: int) -> tuple[PromptCache, CtcFrames]:
+        """Return what was heard of a row."""
+        if self._finish is not None:
+            cache, frames = self._finish()
+            self._finish = None
+            # Apart: what one row holds, such as a slot, must not be kept by another.
+            self._parts = {each: (cache.row(each), heard) for each, heard in enumerate(frames)}
+        return self._parts[index]
+
+    def forget(self, index: int) -> None:
+        """Let go of a row's part."""
+        del self._parts[index]
+
+
+@dataclass(slots=True, eq=False)
+class ListeningRow:
+    """An utterance that is being listened to."""
+
+    utterance: Utterance
+    hearing: _Hearing
+    index: int
+    """In the hearing."""
+    row: DiffusionRow | None = None
+    """Once it has a canvas."""
+
+    @property
+    def ctc(self) -> CtcFrames:
+        """Its CTC frames; waits for them."""
+        return self.hearing.wait(self.index)[1] if self.row is None else self.row.ctc
+
+
 def _stack(parts: list[Tensor]) -> Tensor:
     """Return [rows, longest, ...], zero behind each; one launch where all are as long."""
     if len({len(part) for part in parts}) == 1:
         return torch.stack(parts)
     return pad_sequence(parts, batch_first=True)
+
+
+def _ready(row: Row) -> DiffusionRow | None:
+    """Return a row that can be stepped; none where it is being listened to."""
+    if isinstance(row, ListeningRow):
+        return row.row
+    return row if isinstance(row, DiffusionRow) else None
 
 
 class DiffusionRecogniser:
@@ -130,8 +176,8 @@ class DiffusionRecogniser:
         self.release(rows)
 
     @torch.inference_mode()
-    def start(self, utterances: Sequence[Utterance]) -> Sequence[DiffusionRow]:
-        """Encode audio, write prompts, lay out canvases."""
+    def start(self, utterances: Sequence[Utterance]) -> Sequence[DiffusionRow | ListeningRow]:
+        """Encode audio, write prompts, lay out canvases; or only begin to, if the network can."""
         if not utterances:
             return []
         sizes = [max(len(utterance.pcm), MIN_SAMPLES) for utterance in utterances]
@@ -140,11 +186,12 @@ class DiffusionRecogniser:
             pcm[row, : len(utterance.pcm)] = utterance.pcm
         lengths = torch.tensor(sizes, device=self._device)
         languages = [self._tokenizer.language(utterance.language) for utterance in utterances]
-        cache, frames = self._model.hear(
-            torch.from_numpy(pcm).to(self._device),
-            lengths,
-            torch.tensor(languages, device=self._device),
-        )
+        audio = torch.from_numpy(pcm).to(self._device)
+        said = torch.tensor(languages, device=self._device)
+        if isinstance(self._model, Listener):
+            hearing = _Hearing(self._model.begin(audio, lengths, said))
+            return [ListeningRow(each, hearing, index) for index, each in enumerate(utterances)]
+        cache, frames = self._model.hear(audio, lengths, said)
         return [
             self._row(utterance, cache.row(index), frames[index])
             for index, utterance in enumerate(utterances)
@@ -190,10 +237,35 @@ class DiffusionRecogniser:
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
-        """Run one denoising step on each row."""
-        if not rows:
+        """Run one denoising step on each row that has been listened to, or on all if none has."""
+        ready = {index: row for index, row in enumerate(map(_ready, rows)) if row is not None}
+        if not ready:
+            ready = dict(enumerate(self._lay_out(rows)))
+        if not ready:
             return []
-        own = [row for row in rows if isinstance(row, DiffusionRow)]
+        running = list(ready.values())
+        result = self._launch(running)
+        # The device works: time to wait for what the others say.
+        self._lay_out(rows)
+        found = dict(zip(ready, self._read(running, result), strict=True))
+        return [
+            found[index] if index in found else Hypothesis((), (), (), step=0, is_final=False)
+            for index in range(len(rows))
+        ]
+
+    def _lay_out(self, rows: Sequence[Row]) -> list[DiffusionRow]:
+        """Give rows that were listened to canvases; return all of them."""
+        laid = []
+        for row in rows:
+            if isinstance(row, ListeningRow) and row.row is None:
+                row.row = self._row(row.utterance, *row.hearing.wait(row.index))
+                row.hearing.forget(row.index)
+            if (own_row := _ready(row)) is not None:
+                laid.append(own_row)
+        return laid
+
+    def _launch(self, own: Sequence[DiffusionRow]) -> StepResult:
+        """Run the network's step."""
         sizes = [len(row.canvas) for row in own]
         evidence = None
         if any(row.evidence is not None for row in own):
@@ -212,13 +284,16 @@ class DiffusionRecogniser:
             generators=tuple(row.generator for row in own),
             evidence=evidence,
         )
-        result = self._model.step(state, self._caches(own))
+        return self._model.step(state, self._caches(own))
+
+    def _read(self, own: Sequence[DiffusionRow], result: StepResult) -> list[Hypothesis]:
+        """Wait for a step, and say what each row has come to."""
         best = result.argmax.tolist()
         entropy = result.entropy.tolist()
         probability = result.probability.tolist()
         hypotheses = []
         for index, row in enumerate(own):
-            size = sizes[index]
+            size = len(row.canvas)
             # Views: every step's result has memory of its own.
             row.canvas = result.canvas[index, :size]
             row.conditioning = result.conditioning[index, :size]
@@ -317,4 +392,4 @@ class DiffusionRecogniser:
         self._merged = None
 
 
-__all__ = ["MIN_SAMPLES", "DiffusionRecogniser", "DiffusionRow"]
+__all__ = ["MIN_SAMPLES", "DiffusionRecogniser", "DiffusionRow", "ListeningRow"]

@@ -8,6 +8,7 @@ products is one kernel (``kernels``). The same code runs prompts (causal) and ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from stream_server.recogniser.kernels.choice import Kernels
 from stream_server.recogniser.kernels.plain import Place, Rotary
-from stream_server.recogniser.products import Product, read_product
+from stream_server.recogniser.products import Product, multiply, read_product
 from stream_server.recogniser.quantise import Float8
 
 
@@ -47,6 +48,11 @@ class Layer:
     groups: int
     size: int
     """Of a head."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its inputs are wanted in float8, made by the kernel that makes them."""
+        return isinstance(self.experts_in, Float8) and isinstance(self.gate_up.weight, Float8)
 
 
 def read_layer(layer: Any, kind: str) -> Layer:
@@ -128,11 +134,11 @@ class Stack:
         )
         self.final_norm: Tensor = module.norm.weight.data
         firsts = [*(layer.first_norm for layer in self.layers[1:]), self.final_norm]
-        self._last_norms = tuple(
+        self.last_norms = tuple(
             torch.cat([layer.last_norms, first[None]])
             for layer, first in zip(self.layers, firsts, strict=True)
         )
-        self._rotary = _rotary(module.rotary_emb, self.layers, capacity)
+        self.rotary = _rotary(module.rotary_emb, self.layers, capacity)
 
     def run(self, hidden: Tensor, cache: KeyValues, place: Place) -> Tensor:
         """Run tokens through the layers, writing their keys and values.
@@ -145,23 +151,84 @@ class Stack:
         Returns:
             [tokens, hidden], after the last norm.
         """
-        kernels = self.kernels
-        normed = kernels.norm(hidden, self.layers[0].first_norm, self.eps)
-        for layer, norms, caches in zip(self.layers, self._last_norms, cache.pairs, strict=True):
-            own = replace(place, heads=layer.heads)
-            qkv = layer.qkv(normed)
-            rotary = self._rotary[layer.kind]
-            query = kernels.rotate(qkv, layer.head_norms, rotary, caches, own, self.eps)
-            attended = layer.output(kernels.attend(query, caches, own))
-            hidden, inputs = kernels.after_attention(attended, hidden, layer.middle_norms, self.eps)
-            dense = layer.down(kernels.gate(layer.gate_up(inputs[0])))
-            scores = layer.router(inputs[2])
-            chosen, shares = kernels.route(scores, layer.expert_scale, layer.choices)
-            pairs = kernels.run_experts(inputs[1], chosen, *_experts(layer))
-            hidden, normed = kernels.after_experts(
-                dense, pairs, shares, hidden, norms, layer.scalar, self.eps
-            )
-        return normed
+        return run_together(((self, place),), hidden, cache)
+
+
+def run_together(halves: Sequence[tuple[Stack, Place]], hidden: Tensor, cache: KeyValues) -> Tensor:
+    """Run tokens of both halves through the layers at once: their weights are read one time.
+
+    What the halves do not share stays apart: LoRA, the layers' scalars, and who attends to what. In
+    each layer the tokens of a later half write their keys before those of an earlier one, and
+    nobody attends before all are written: so a canvas reads the prompt that is run beside it.
+
+    Args:
+        halves: each with the place of its tokens; of the same model.
+        hidden: [tokens, hidden], row after row, half after half.
+        cache: of all slots.
+
+    Returns:
+        [tokens, hidden], after the last norm.
+    """
+    first = halves[0][0]
+    kernels, eps = first.kernels, first.eps
+    counts = [place.rows * place.width for _, place in halves]
+    normed = kernels.norm(hidden, first.layers[0].first_norm, eps)
+    small: Float8 | None = None
+    for index, caches in enumerate(cache.pairs):
+        layers = [stack.layers[index] for stack, _ in halves]
+        layer = layers[0]
+        qkv = multiply([each.qkv for each in layers], normed, counts, small)
+        attended = _attend(halves, layers, torch.split(qkv, counts), caches)
+        attended = multiply([each.output for each in layers], attended, counts)
+        hidden, inputs, smalls = kernels.after_attention(
+            attended, hidden, layer.middle_norms, eps, layer.is_small
+        )
+        dense = _dense(kernels, layers, inputs[0], smalls and smalls[0], counts)
+        chosen, shares = kernels.route(layer.router(inputs[2]), layer.expert_scale, layer.choices)
+        pairs = kernels.run_experts(inputs[1], chosen, *_experts(layer), smalls and smalls[1])
+        scalar = layer.scalar
+        if len(halves) > 1:
+            own = [each.scalar.expand(count) for each, count in zip(layers, counts, strict=True)]
+            scalar = torch.cat(own)
+        norms, goes_on = first.last_norms[index], index + 1 < len(first.layers)
+        hidden, normed, small = kernels.after_experts(
+            dense, pairs, shares, hidden, norms, scalar, eps, layer.is_small and goes_on
+        )
+    return normed
+
+
+def _dense(
+    kernels: Kernels,
+    layers: Sequence[Layer],
+    hidden: Tensor,
+    small: Float8 | None,
+    counts: Sequence[int],
+) -> Tensor:
+    both = multiply([each.gate_up for each in layers], hidden, counts, small)
+    inner, inner_small = kernels.gate_small(both) if small else (kernels.gate(both), None)
+    return multiply([each.down for each in layers], inner, counts, inner_small)
+
+
+def _attend(
+    halves: Sequence[tuple[Stack, Place]],
+    layers: Sequence[Layer],
+    qkv: Sequence[Tensor],
+    caches: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Write everybody's keys and values, the last half's first; then attend."""
+    places = [
+        replace(place, heads=layer.heads) for (_, place), layer in zip(halves, layers, strict=True)
+    ]
+    queries: list[Tensor] = []
+    for (stack, _), layer, part, place in reversed(
+        list(zip(halves, layers, qkv, places, strict=True))
+    ):
+        rotary = stack.rotary[layer.kind]
+        query = stack.kernels.rotate(part, layer.head_norms, rotary, caches, place, stack.eps)
+        queries.insert(0, query)
+    attend = halves[0][0].kernels.attend
+    found = [attend(query, caches, place) for query, place in zip(queries, places, strict=True)]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def _experts(layer: Layer) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
@@ -207,4 +274,4 @@ def _rotary(embedding: Any, layers: tuple[Layer, ...], capacity: int) -> dict[st
     return found
 
 
-__all__ = ["KeyValues", "Layer", "Stack", "quantise_layers", "read_layer"]
+__all__ = ["KeyValues", "Layer", "Stack", "quantise_layers", "read_layer", "run_together"]

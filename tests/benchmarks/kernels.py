@@ -279,6 +279,8 @@ def rest(run: Run) -> None:
         }.items():
             fused, stock = getattr(triton_norms, name), getattr(plain, name)
             out, wanted = fused(*arguments), stock(*arguments)
+            if isinstance(out, tuple):  # without the float8 that nobody asked for
+                out, wanted = out[:2], wanted[:2]
             worst = max(
                 error(a, b)
                 for a, b in (

@@ -64,6 +64,7 @@ def test_latencies_count_from_when_the_sample_was_sent():
     watch.received(SpeechEnded(0, 0, 8000), 100.9)
     watch.received(final(0, 11200), 101.2)
     result = watch.result
+    assert result.partials == 2
     assert result.first_partial_ms == pytest.approx([400])  # sample 3200 was sent at 100.2
     assert result.final_ms == pytest.approx([700])  # sample 8000 was sent at 100.5
     assert result.finalise_ms == pytest.approx([300])

@@ -376,7 +376,7 @@ def fused_scores(network: DeviceModel, case: Case) -> torch.Tensor:
     state.widths[slots] = CANVAS
     state.canvas[slots, :CANVAS] = case.canvas
     state.soft[slots] = 0
-    scores = denoiser.scores(slots, CANVAS).float()
+    scores = denoiser.scores(*denoiser.units(slots, CANVAS)).float()
     cap = denoiser._cap
     return scores.div_(cap).tanh_().mul_(cap).view(len(slots), CANVAS, -1)
 

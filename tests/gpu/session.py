@@ -1,6 +1,6 @@
 """Measure everything that needs a GPU, stage after stage, within a stretch of time.
 
-    CUDA_VISIBLE_DEVICES=3 python tests/gpu/session.py --out OUT --wheels .whl --budget 1150
+    CUDA_VISIBLE_DEVICES=3 python tests/gpu/session.py --out OUT --wheels .whl --budget 480
     python tests/gpu/session.py --out OUT --resume      # those stages that have not run yet
     python tests/gpu/session.py --out OUT --tiny        # every stage's command in minutes on a CPU
 
@@ -58,9 +58,10 @@ def plan(out: Path, tiny: bool) -> list[Stage]:
     large = () if tiny else ("--random-full-size",)
     shapes = "1x32x40" if tiny else GRID
 
-    def decode(name: str, *options: str) -> Stage:
+    def decode(name: str, *options: str, seconds: float = 270) -> Stage:
         output = ("--out", str(out / f"{name}.json"))
-        return Stage(name, 270, (*SERVER, "decode", *large, "--shapes", shapes, *options, *output))
+        command = (*SERVER, "decode", *large, "--shapes", shapes, *options, *output)
+        return Stage(name, seconds, command)
 
     def here(script: str) -> str:
         return str(Path(__file__).with_name(script))
@@ -71,28 +72,35 @@ def plan(out: Path, tiny: bool) -> list[Stage]:
 
     def capacity(name: str, first: int, *options: str) -> Stage:
         # The fake model stands in where the command alone is tried.
-        served = ("--model", "fake") if tiny else (*options, "--max-sessions", "1024")
-        search = ("--first", "2", "--most", "2") if tiny else ("--first", str(first))
-        more = ("--seconds", "15", "--processes", "1" if tiny else "6")
+        served = ("--model", "fake") if tiny else (*options, *few_steps, "--max-sessions", "1024")
+        search = ("--first", "2", "--most", "2")
+        if not tiny:
+            search = ("--first", str(first), "--gap", "0.25")
+        more = ("--seconds", "6" if tiny else "15", "--processes", "1" if tiny else "6")
         output = ("--out", str(out / f"{name}.json"))
         command = (*SERVER, "capacity", *large, *search, *more, *output, "--", *served)
-        return Stage(name, 330, command)
+        # Building and recording a minute, a probe 22 s; the JSON has each probe as it ends.
+        return Stage(name, 180, command)
 
+    few_steps = ("--partial-steps", "2")
     few = ("--conditioning-words", "32")
+    start = (here("start_cost.py"), *size, "--seconds", "4", "--silence", "1")
     float8 = () if tiny else ("--weights", "float8")
     tests = ("-m", "pytest", "-q", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider")
     tests += ("-o", "timeout=200", "--continue-on-collection-errors", "tests/server/recogniser")
     tests += ("tests/server/evaluation/test_decode_bench.py",)
     return [
-        Stage("tests", 260, tests),
+        # The first five fit into 480 s.
+        capacity("capacity", 64, "--kernels", "auto"),
+        capacity("capacity-float8-32-words", 96, "--weights", "float8", *few),
+        Stage("start", 75, (*start, "--json", str(out / "start.json"))),
+        decode("decode", "--no-stock", "--profile", seconds=75),
+        Stage("tests", 110, tests),
         full("full-size"),
-        Stage("start", 200, (here("start_cost.py"), *size, "--json", str(out / "start.json"))),
-        capacity("capacity", 16, "--kernels", "auto"),
-        decode("decode", "--profile"),
+        decode("decode-float8-32-words", "--float8", "all", "--top", "32", "--profile"),
+        decode("decode-stock"),
         decode("decode-float8", "--float8", "all", "--profile"),
-        capacity("capacity-float8-32-words", 32, "--weights", "float8", *few),
         full("full-size-float8", *float8),
-        decode("decode-float8-32-words", "--float8", "all", "--top", "32"),
         decode("decode-32-words", "--no-stock", "--top", "32"),
         capacity("capacity-float8", 32, "--weights", "float8"),
     ]

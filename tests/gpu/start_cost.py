@@ -53,6 +53,8 @@ class Cost:
     prompt: float
     """Laying out the embeddings."""
     prefill: float
+    """Prompts alone; the server runs them within the row's first step, where they cost less, so
+    that ``start`` is without them."""
     head: float
     """Likeliest token and norm of every CTC frame."""
     draft: float
@@ -104,7 +106,8 @@ def measure(
     listen = network._listen if fast else model.listen
     read = network._denoiser.read_head if fast else model.decoder.read_head
     tokens = listen(heard, lengths)
-    embeddings, positions = model.prompt(tokens, [0] * rows)
+    sizes = lengths.tolist()
+    embeddings, positions = model.prompt(tokens, [0] * rows, sizes)
     hop = model.samples_per_ctc_frame
     flat = tokens[:, : -(-pcm.shape[1] // hop)].to(model.decoder.dtype).flatten(0, 1)
     recogniser = DiffusionRecogniser(network, Numbered(), device, 8)
@@ -115,7 +118,9 @@ def measure(
             model.decoder.prefill(embeddings, positions)
             return
         leases = network._leases.take(rows)
-        network._prefill_all(embeddings, positions, [lease.slot for lease in leases])
+        slots = [lease.slot for lease in leases]
+        network._unread |= dict.fromkeys(slots, -(-embeddings.shape[1] // network._denoiser.unit))
+        network.read(slots)
 
     def start() -> None:
         recogniser.start(said)
@@ -130,7 +135,6 @@ def measure(
         start()
         return round((wait(device) - began) * 1e3, 2)
 
-    sizes = lengths.tolist()
     with Calls() as calls:
         start()
     return Cost(
@@ -141,7 +145,7 @@ def measure(
         encoder=clock(lambda: model.encoder(features.to(kind), frames)),
         projector=clock(lambda: model.projector(states.float(), counts)),
         listen=clock(lambda: listen(heard, lengths)),
-        prompt=clock(lambda: model.prompt(tokens, [0] * rows)),
+        prompt=clock(lambda: model.prompt(tokens, [0] * rows, sizes)),
         prefill=clock(prefill),
         head=clock(lambda: [read(part) for part in torch.split(flat, SLICE)]),
         draft=clock(lambda: [each.draft() for each in model.frames(tokens, sizes, read)]),
@@ -168,6 +172,9 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rows", default="1,8,32", help="batch sizes")
     parser.add_argument("--seconds", default="10,30", help="of audio")
+    parser.add_argument(
+        "--silence", type=float, default=30.0, help="seconds of it that a prompt keeps"
+    )
     parser.add_argument("--runs", type=int, default=5, help="of which the median is taken")
     parser.add_argument(
         "--kernels", choices=("plain", "auto"), default="auto", help="as the server's option"
@@ -177,7 +184,8 @@ def main() -> int:
     device = torch.device(arguments.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     model = build(arguments.tiny, device, dtype)
-    model.config = replace(model.config, canvas=CanvasConfig(buckets=(CANVAS,)))
+    canvas, silence = CanvasConfig(buckets=(32, CANVAS)), arguments.silence
+    model.config = replace(model.config, canvas=canvas, silence_seconds=silence)
     network = speed_up(model, device, RecogniserConfig(kernels=arguments.kernels))
     costs = []
     for rows in map(int, arguments.rows.split(",")):

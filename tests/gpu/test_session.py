@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+
+from stream_server.evaluation import bench, random_server
 
 
 @pytest.fixture
@@ -50,6 +53,45 @@ def test_a_failed_stage_does_not_stop_the_next(
     assert "heard" in (out / "good.log").read_text()
     assert (out / "session.tgz").is_file()
     assert (tmp_path / "count").read_text() == "xx", "neither ran twice"
+
+
+def test_what_was_stopped_is_tried_again(
+    session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import time; open('count', 'a').write('x'); time.sleep(600)"
+    stage = session.Stage("slow", 3, ("-c", code))
+    monkeypatch.setattr(session, "plan", lambda out, tiny: [stage])
+    monkeypatch.setattr(session, "ROOT", tmp_path)
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["session", "--out", str(tmp_path / "out"), "--resume"])
+        assert session.main() == 1
+    assert (tmp_path / "count").read_text() == "xx"
+
+
+def test_what_matters_most_fits_into_eight_minutes(session: Any, tmp_path: Path) -> None:
+    """If each takes what it took or is hoped to take, the last of them is still begun."""
+    stages = session.plan(tmp_path, tiny=False)[:5]
+    names = ["capacity", "capacity-float8-32-words", "start", "decode", "tests"]
+    assert [stage.name for stage in stages] == names
+    assert sum(stage.seconds for stage in stages[:2]) <= 360
+    left = 480 - sum((150, 150, 45, 55))
+    assert left >= session.LEAST * stages[-1].seconds
+
+
+def test_commands_have_options_that_there_are(session: Any, tmp_path: Path) -> None:
+    """As they are run on a GPU, read but not obeyed; ``--tiny`` runs others."""
+    bench_app: Any = typer.main.get_command(bench.app)
+    seen = set()
+    for stage in session.plan(tmp_path, tiny=False):
+        command = stage.command
+        if command[: len(session.SERVER)] != session.SERVER:
+            continue
+        name, *options = command[len(session.SERVER) :]
+        context = bench_app.commands[name].make_context(name, options)
+        assert context.params["random_full_size"]
+        assert random_server.parse(context.args).scheduler
+        seen.add(name)
+    assert seen == {"capacity", "decode"}
 
 
 def test_stages_have_names_of_their_own(session: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stream_server.recogniser.kernels import plain
+from stream_server.recogniser.quantise import Float8
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,9 @@ class Kernels:
     name: str
     norm: Callable[..., Tensor]
     gate: Callable[..., Tensor]
-    after_attention: Callable[..., tuple[Tensor, Tensor]]
-    after_experts: Callable[..., tuple[Tensor, Tensor]]
+    gate_small: Callable[..., tuple[Tensor, Float8]]
+    after_attention: Callable[..., tuple[Tensor, Tensor, tuple[Float8, Float8] | None]]
+    after_experts: Callable[..., tuple[Tensor, Tensor, Float8 | None]]
     rotate: Callable[..., Tensor]
     attend: Callable[..., Tensor]
     route: Callable[..., tuple[Tensor, Tensor]]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stream_server.recogniser.quantise import Float8
+
 
 @dataclass(frozen=True, slots=True)
 class VocabularyPass:
@@ -83,6 +85,12 @@ def norm(hidden: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return functional.rms_norm(hidden, (hidden.shape[-1],), weight, eps)
 
 
+def gate_small(both: Tensor) -> tuple[Tensor, Float8]:
+    """Return :func:`gate`, and the same in float8."""
+    out = gate(both)
+    return out, Float8.of(out)
+
+
 def gate(both: Tensor) -> Tensor:
     """Return ``gelu(first half) * second half`` of the last dimension."""
     first, second = both.chunk(2, dim=-1)
@@ -111,6 +119,7 @@ def run_experts(
     gate_up: Tensor,
     down: Tensor,
     scales: tuple[Tensor, Tensor] | None = None,
+    small: Float8 | None = None,
 ) -> Tensor:
     """Run each token's chosen experts.
 
@@ -120,10 +129,13 @@ def run_experts(
         gate_up: [experts, 2 * inner, hidden].
         down: [experts, hidden, inner].
         scales: of float8 weights, [experts, 2 * inner] and [experts, hidden].
+        small: ``hidden`` in float8, if it is there already.
 
     Returns:
         [tokens, choices, hidden], before the shares.
     """
+    if small is not None:
+        hidden = small.wide(hidden.dtype)
     if scales is not None:
         gate_up = (gate_up.float() * scales[0][..., None]).to(hidden.dtype)
         down = (down.float() * scales[1][..., None]).to(hidden.dtype)
@@ -140,8 +152,11 @@ def grouped_experts(
     gate_up: Tensor,
     down: Tensor,
     scales: tuple[Tensor, Tensor] | None = None,
+    small: Float8 | None = None,
 ) -> Tensor:
     """Do what :func:`run_experts` does with PyTorch's grouped products: for many experts."""
+    if small is not None:
+        hidden = small.wide(hidden.dtype)
     if scales is not None:
         gate_up = (gate_up.float() * scales[0][..., None]).to(hidden.dtype)
         down = (down.float() * scales[1][..., None]).to(hidden.dtype)
@@ -180,12 +195,12 @@ class Place:
     ends: Tensor
     """[rows], keys that there are, the tokens' own included."""
     is_causal: bool
-    """Prompts see what is before them (they start at 0); canvases see everything."""
+    """Prompts see what is before them; canvases see everything."""
 
 
 def after_attention(
-    attended: Tensor, residual: Tensor, weights: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
+    attended: Tensor, residual: Tensor, weights: Tensor, eps: float, is_small: bool = False
+) -> tuple[Tensor, Tensor, tuple[Float8, Float8] | None]:
     """Add attention to the residual and normalise what comes next.
 
     Args:
@@ -194,12 +209,15 @@ def after_attention(
         weights: [4, hidden], of the norms after attention, before the dense layer, before the
             experts, and before the router (its scale and root size included).
         eps: of the norms.
+        is_small: whether dense layer and experts take float8.
 
     Returns:
-        The new residual, and [3, tokens, hidden] for dense layer, experts and router.
+        The new residual, [3, tokens, hidden] for dense layer, experts and router, and the first
+        two of them in float8, if that is wanted.
     """
     hidden = residual + norm(attended, weights[0], eps)
-    return hidden, norm(hidden, None, eps) * weights[1:, None]
+    outs = norm(hidden, None, eps) * weights[1:, None]
+    return hidden, outs, (Float8.of(outs[0]), Float8.of(outs[1])) if is_small else None
 
 
 def after_experts(
@@ -210,7 +228,8 @@ def after_experts(
     weights: Tensor,
     scalar: Tensor,
     eps: float,
-) -> tuple[Tensor, Tensor]:
+    is_small: bool = False,
+) -> tuple[Tensor, Tensor, Float8 | None]:
     """Join the dense layer and the experts, and normalise for the next layer.
 
     Args:
@@ -220,16 +239,18 @@ def after_experts(
         residual: [tokens, hidden].
         weights: [4, hidden], of the norms after the dense layer, after the experts, after both,
             and of the next layer's first.
-        scalar: [1], the layer's.
+        scalar: [1], the layer's, or [tokens].
         eps: of the norms.
+        is_small: whether the next layer takes float8.
 
     Returns:
-        The new residual and its norm.
+        The new residual, its norm, and the norm in float8, if that is wanted.
     """
     mixed = (pairs.float() * shares[..., None]).sum(dim=1).to(residual.dtype)
     joined = norm(dense, weights[0], eps) + norm(mixed, weights[1], eps)
-    hidden = (residual + norm(joined, weights[2], eps)) * scalar
-    return hidden, norm(hidden, weights[3], eps)
+    hidden = (residual + norm(joined, weights[2], eps)) * scalar[:, None]
+    normed = norm(hidden, weights[3], eps)
+    return hidden, normed, Float8.of(normed) if is_small else None
 
 
 def _turn(hidden: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -291,8 +312,9 @@ def attend(query: Tensor, caches: tuple[Tensor, Tensor], place: Place) -> Tensor
     near = torch.arange(longest, device=query.device)
     mask = (near < place.ends[:, None])[:, None, None]
     if place.is_causal:
-        causal = near <= torch.arange(width, device=query.device)[:, None]
-        mask = mask & causal.repeat(heads // groups, 1)
+        position = place.starts[:, None] + torch.arange(width, device=query.device)
+        causal = near <= position[..., None]
+        mask = mask & causal.repeat(1, heads // groups, 1)[:, None]
     attended = functional.scaled_dot_product_attention(
         folded, keys, values, attn_mask=mask, scale=1.0
     )
@@ -307,6 +329,7 @@ __all__ = [
     "after_experts",
     "attend",
     "gate",
+    "gate_small",
     "grouped_experts",
     "mix_embeddings",
     "norm",

@@ -19,7 +19,7 @@ from stream_server.recogniser.kernels.plain import Place
 
 @triton.jit
 def _attend(
-    query, keys, values, out, slots, ends, capacity, width,
+    query, keys, values, out, slots, starts, ends, capacity, width,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, DIM: tl.constexpr, CAUSAL: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -28,6 +28,9 @@ def _attend(
     group = tl.program_id(1) % GROUPS
     slot = tl.load(slots + row).to(tl.int64)
     end = tl.load(ends + row)
+    start = tl.load(starts + row)
+    if CAUSAL:
+        end = tl.minimum(end, start + width)
     places = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     valid = places < shared * width
     at = tl.arange(0, DIM)
@@ -47,7 +50,9 @@ def _attend(
         score = tl.dot(q, k) * 1.4426950408889634
         score = tl.where(there[None, :], score, float("-inf"))
         if CAUSAL:
-            score = tl.where(near[None, :] <= (places % width)[:, None], score, float("-inf"))
+            score = tl.where(
+                near[None, :] <= (start + places % width)[:, None], score, float("-inf")
+            )
         higher = tl.maximum(peak, tl.max(score, axis=1))
         shrink = tl.exp2(peak - higher)
         share = tl.exp2(score - higher[:, None])
@@ -74,7 +79,7 @@ def attend(query: Tensor, caches: tuple[Tensor, Tensor], place: Place) -> Tensor
     out = query.new_empty(rows * width, heads * size)
     block_m, block_n = 64, 16 if size > 256 else 64
     _attend[(triton.cdiv(heads // groups * width, block_m), rows * groups)](
-        query, keys, values, out, place.slots, place.ends, capacity, width,
+        query, keys, values, out, place.slots, place.starts, place.ends, capacity, width,
         HEADS=heads, GROUPS=groups, DIM=size, CAUSAL=place.is_causal,
         BLOCK_M=block_m, BLOCK_N=block_n, num_warps=8, num_stages=2,
     )  # fmt: skip

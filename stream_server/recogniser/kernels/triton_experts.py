@@ -22,6 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from stream_server.recogniser.quantise import Float8
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -82,10 +84,13 @@ def _route(
 
 @triton.jit
 def _sort(
-    chosen, order, table,
-    TOTAL: tl.constexpr, WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK: tl.constexpr,
+    chosen, order, table, total,
+    WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program an expert: count everybody's pairs, then list one's own and its tiles.
+
+    Their number is an argument like others: a step comes in many sizes, and each would otherwise
+    have to be compiled.
 
     ``table`` holds [expert, first pair, end] of each tile; unused entries get end 0 from the
     last program.
@@ -93,10 +98,10 @@ def _sort(
     expert = tl.program_id(0)
     lanes = tl.arange(0, WIDTH)
     counts = tl.zeros([WIDTH], tl.int32)
-    for first in range(0, TOTAL, BLOCK):
+    for first in range(0, total, BLOCK):
         at = first + tl.arange(0, BLOCK)
-        value = tl.load(chosen + at, mask=at < TOTAL, other=0)
-        counts += tl.histogram(value, WIDTH, mask=at < TOTAL)
+        value = tl.load(chosen + at, mask=at < total, other=0)
+        counts += tl.histogram(value, WIDTH, mask=at < total)
     tiles = (counts + BLOCK_M - 1) // BLOCK_M
     start = tl.sum(tl.where(lanes < expert, counts, 0), axis=0)
     end = start + tl.sum(tl.where(lanes == expert, counts, 0), axis=0)
@@ -109,13 +114,13 @@ def _sort(
         pair += BLOCK_M
         tile += 1
     if expert == tl.num_programs(0) - 1:
-        while tile < TOTAL // BLOCK_M + tl.num_programs(0):
+        while tile < total // BLOCK_M + tl.num_programs(0):
             tl.store(table + tile * 3 + 2, 0)
             tile += 1
     place = start
-    for first in range(0, TOTAL, BLOCK):
+    for first in range(0, total, BLOCK):
         at = first + tl.arange(0, BLOCK)
-        value = tl.load(chosen + at, mask=at < TOTAL, other=-1)
+        value = tl.load(chosen + at, mask=at < total, other=-1)
         mine = (value == expert).to(tl.int32)
         rank = place + tl.cumsum(mine, axis=0) - 1
         tl.store(order + rank, at, mask=mine > 0)
@@ -202,15 +207,21 @@ def _second(
 
 
 @triton.jit
-def _quantise(values, out, scales, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    row = tl.program_id(0)
+def store_small(value, out, scales, row, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Store a row, held by one program and zero behind its end, in float8 with its scale."""
     at = tl.arange(0, BLOCK)
-    value = tl.load(values + row.to(tl.int64) * WIDTH + at, mask=at < WIDTH, other=0.0)
-    value = value.to(tl.float32)
     scale = tl.maximum(tl.max(tl.abs(value), axis=0), 1e-12) / 448.0
     tl.store(scales + row, scale)
     small = (value / scale).to(out.dtype.element_ty)
     tl.store(out + row.to(tl.int64) * WIDTH + at, small, mask=at < WIDTH)
+
+
+@triton.jit
+def _quantise(values, out, scales, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    at = tl.arange(0, BLOCK)
+    value = tl.load(values + row.to(tl.int64) * WIDTH + at, mask=at < WIDTH, other=0.0)
+    store_small(value.to(tl.float32), out, scales, row, WIDTH, BLOCK)
 
 
 def route(scores: Tensor, scale: Tensor, choices: int) -> tuple[Tensor, Tensor]:
@@ -233,16 +244,21 @@ def sort_pairs(chosen: Tensor, experts: int, block_m: int) -> tuple[Tensor, Tens
     table = torch.empty(tiles, 3, dtype=torch.int32, device=chosen.device)
     width = triton.next_power_of_2(experts)
     _sort[(experts,)](
-        chosen, order, table, TOTAL=total, WIDTH=width, BLOCK_M=block_m, BLOCK=1024, num_warps=4
+        chosen, order, table, total, WIDTH=width, BLOCK_M=block_m, BLOCK=1024, num_warps=4
     )
     return order, table
+
+
+def empty_small(like: Tensor, *shape: int) -> tuple[Tensor, Tensor]:
+    """Return room for rows [..., columns] in float8 and for their scales, where ``like`` is."""
+    out = torch.empty(*shape, dtype=torch.float8_e4m3fn, device=like.device)
+    return out, torch.empty(*shape[:-1], device=like.device)
 
 
 def quantise_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows in float8 and the scale of each."""
     rows, width = values.shape
-    out = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=values.device)
-    scales = torch.empty(rows, device=values.device)
+    out, scales = empty_small(values, rows, width)
     block = triton.next_power_of_2(width)
     _quantise[(rows,)](values, out, scales, WIDTH=width, BLOCK=block, num_warps=4)
     return out, scales
@@ -326,6 +342,7 @@ def run_experts(
     gate_up: Tensor,
     down: Tensor,
     scales: tuple[Tensor, Tensor] | None = None,
+    small: Float8 | None = None,
     tiles: Tiles | None = None,
 ) -> Tensor:
     """Run each token's chosen experts; see :func:`plain.run_experts`."""
@@ -337,11 +354,12 @@ def run_experts(
         inner = first_product(hidden, gate_up, order, table, choices, tiles)
         out = second_product(inner, down, order, table, tiles)
     else:
-        small, small_scale = quantise_rows(hidden)
-        both = (small_scale, scales[0])
-        inner = first_product(small, gate_up, order, table, choices, tiles, both)
-        small, small_scale = quantise_rows(inner)
-        out = second_product(small, down, order, table, tiles, (small_scale, scales[1]))
+        given = small or Float8(*quantise_rows(hidden))
+        both = (given.scales, scales[0])
+        inner = first_product(given.values, gate_up, order, table, choices, tiles, both)
+        # Not within the product: a row's largest value is known when all its columns are.
+        values, inner_scales = quantise_rows(inner)
+        out = second_product(values, down, order, table, tiles, (inner_scales, scales[1]))
     return out.view(tokens, choices, width)
 
 
@@ -351,6 +369,7 @@ __all__ = [
     "SMALL",
     "Block",
     "Tiles",
+    "empty_small",
     "first_product",
     "pick_tiles",
     "quantise_rows",
@@ -358,4 +377,5 @@ __all__ = [
     "run_experts",
     "second_product",
     "sort_pairs",
+    "store_small",
 ]

@@ -14,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from stream_server.recogniser.kernels.plain import Place, Rotary
+from stream_server.recogniser.kernels.triton_experts import empty_small, store_small
+from stream_server.recogniser.quantise import Float8
 
 
 @triton.jit
@@ -29,10 +31,11 @@ def _norm(values, weight, out, eps, HIDDEN: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _after_attention(
-    attended, residual, weights, hidden, outs, eps, stride,
-    HIDDEN: tl.constexpr, BLOCK: tl.constexpr,
+    attended, residual, weights, hidden, outs, small, scales, eps, stride,
+    HIDDEN: tl.constexpr, SMALL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * HIDDEN
+    token = tl.program_id(0)
+    row = token.to(tl.int64) * HIDDEN
     at = tl.arange(0, BLOCK)
     mask = at < HIDDEN
     value = tl.load(attended + row + at, mask=mask, other=0.0).to(tl.float32)
@@ -49,12 +52,17 @@ def _after_attention(
         weight = tl.load(weights + (which + 1) * HIDDEN + at, mask=mask, other=0.0)
         scaled = (value * weight.to(tl.float32)).to(outs.dtype.element_ty)
         tl.store(outs + which * stride + row + at, scaled, mask=mask)
+        # Dense layer and experts; the router stays as it is.
+        if SMALL:  # noqa: SIM102 - two conditions that are known when it is compiled
+            if which < 2:
+                line = token + which * tl.num_programs(0)
+                store_small(scaled.to(tl.float32), small, scales, line, HIDDEN, BLOCK)
 
 
 @triton.jit
 def _after_experts(
-    dense, pairs, shares, residual, weights, hidden, out, eps, scalar,
-    HIDDEN: tl.constexpr, CHOICES: tl.constexpr, BLOCK: tl.constexpr,
+    dense, pairs, shares, residual, weights, hidden, out, small, scales, eps, scalar, apart,
+    HIDDEN: tl.constexpr, CHOICES: tl.constexpr, SMALL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     row = token * HIDDEN
@@ -78,13 +86,17 @@ def _after_experts(
     value *= tl.load(weights + 2 * HIDDEN + at, mask=mask, other=0.0).to(tl.float32)
     value = value.to(hidden.dtype.element_ty).to(tl.float32)
     value += tl.load(residual + row + at, mask=mask, other=0.0).to(tl.float32)
-    value = value.to(hidden.dtype.element_ty).to(tl.float32) * tl.load(scalar).to(tl.float32)
+    value = value.to(hidden.dtype.element_ty).to(tl.float32)
+    value *= tl.load(scalar + token * apart).to(tl.float32)
     rounded = value.to(hidden.dtype.element_ty)
     tl.store(hidden + row + at, rounded, mask=mask)
     value = rounded.to(tl.float32)
     value *= tl.rsqrt(tl.sum(value * value, axis=0) / HIDDEN + eps)
     value *= tl.load(weights + 3 * HIDDEN + at, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + row + at, value.to(out.dtype.element_ty), mask=mask)
+    rounded = value.to(out.dtype.element_ty)
+    tl.store(out + row + at, rounded, mask=mask)
+    if SMALL:
+        store_small(rounded.to(tl.float32), small, scales, tl.program_id(0), HIDDEN, BLOCK)
 
 
 @triton.jit
@@ -137,6 +149,20 @@ def _rotate(
 
 
 @triton.jit
+def _gate_small(both, out, small, scales, INNER: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    at = tl.arange(0, BLOCK)
+    mask = at < INNER
+    base = both + row.to(tl.int64) * 2 * INNER + at
+    first = tl.load(base, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(base + INNER, mask=mask, other=0.0).to(tl.float32)
+    z = 0.7978845608028654 * (first + 0.044715 * first * first * first)
+    rounded = (first / (1.0 + tl.exp(-2.0 * z)) * second).to(out.dtype.element_ty)
+    tl.store(out + row.to(tl.int64) * INNER + at, rounded, mask=mask)
+    store_small(rounded.to(tl.float32), small, scales, row, INNER, BLOCK)
+
+
+@triton.jit
 def _gate(both, out, total, INNER: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < total
@@ -160,17 +186,21 @@ def norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def after_attention(
-    attended: Tensor, residual: Tensor, weights: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
+    attended: Tensor, residual: Tensor, weights: Tensor, eps: float, is_small: bool = False
+) -> tuple[Tensor, Tensor, tuple[Float8, Float8] | None]:
     """See :func:`plain.after_attention`."""
     rows, width = residual.shape
     hidden = torch.empty_like(residual)
     outs = residual.new_empty(3, rows, width)
+    # Where nothing is written, any address does.
+    small, scales = empty_small(residual, 2, rows, width) if is_small else (outs, outs)
     _after_attention[(rows,)](
-        attended, residual, weights, hidden, outs, eps, rows * width,
-        HIDDEN=width, BLOCK=triton.next_power_of_2(width), num_warps=8,
+        attended, residual, weights, hidden, outs, small, scales, eps, rows * width,
+        HIDDEN=width, SMALL=is_small, BLOCK=triton.next_power_of_2(width), num_warps=8,
     )  # fmt: skip
-    return hidden, outs
+    if not is_small:
+        return hidden, outs, None
+    return hidden, outs, (Float8(small[0], scales[0]), Float8(small[1], scales[1]))
 
 
 def after_experts(
@@ -181,16 +211,20 @@ def after_experts(
     weights: Tensor,
     scalar: Tensor,
     eps: float,
-) -> tuple[Tensor, Tensor]:
+    is_small: bool = False,
+) -> tuple[Tensor, Tensor, Float8 | None]:
     """See :func:`plain.after_experts`."""
     rows, width = residual.shape
     hidden = torch.empty_like(residual)
     out = torch.empty_like(residual)
+    small, scales = empty_small(residual, rows, width) if is_small else (out, out)
     _after_experts[(rows,)](
-        dense, pairs, shares, residual, weights, hidden, out, eps, scalar,
-        HIDDEN=width, CHOICES=pairs.shape[1], BLOCK=triton.next_power_of_2(width), num_warps=8,
+        dense, pairs, shares, residual, weights, hidden, out, small, scales, eps, scalar,
+        int(len(scalar) > 1),
+        HIDDEN=width, CHOICES=pairs.shape[1], SMALL=is_small,
+        BLOCK=triton.next_power_of_2(width), num_warps=8,
     )  # fmt: skip
-    return hidden, out
+    return hidden, out, Float8(small, scales) if is_small else None
 
 
 def rotate(
@@ -216,6 +250,16 @@ def rotate(
     return query
 
 
+def gate_small(both: Tensor) -> tuple[Tensor, Float8]:
+    """See :func:`plain.gate_small`."""
+    rows, width = both.shape[0], both.shape[1] // 2
+    out = both.new_empty(rows, width)
+    small, scales = empty_small(both, rows, width)
+    block = triton.next_power_of_2(width)
+    _gate_small[(rows,)](both, out, small, scales, INNER=width, BLOCK=block, num_warps=8)
+    return out, Float8(small, scales)
+
+
 def gate(both: Tensor) -> Tensor:
     """See :func:`plain.gate`."""
     rows, width = both.shape
@@ -225,4 +269,4 @@ def gate(both: Tensor) -> Tensor:
     return out
 
 
-__all__ = ["after_attention", "after_experts", "gate", "norm", "rotate"]
+__all__ = ["after_attention", "after_experts", "gate", "gate_small", "norm", "rotate"]

@@ -1,4 +1,4 @@
-"""The two bench commands: a grid on the embedded model, streams on a real server."""
+"""The bench commands: a grid on the embedded model, streams on a real server and on none."""
 
 from __future__ import annotations
 
@@ -78,3 +78,15 @@ def test_capacity_drives_a_server_of_its_own(tmp_path: Path) -> None:
 
 def test_the_command_is_listed() -> None:
     assert "bench" in CliRunner().invoke(cli.app, ["--help"]).output
+
+
+def test_a_rehearsal_says_how_many_a_machine_would_bear() -> None:
+    arguments = ["rehearse", "--first", "2", "--most", "4", "--seconds", "6", "--start-ms", "1,1"]
+    result = runner.invoke(bench.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "2 streams: " in result.output
+    assert "4 streams with p95 of final at most 300 ms" in result.output
+    for options, name in (["--machine", "abacus"], "machine"), (["--start-ms", "fast"], "start_ms"):
+        result = runner.invoke(bench.app, ["rehearse", *options])
+        assert isinstance(result.exception, ConfigError)
+        assert name in str(result.exception)

@@ -54,6 +54,11 @@ def test_large_numbers_are_found_to_a_twentieth(capacity: int) -> None:
     assert len(tried) < 12
 
 
+def test_a_coarse_search_takes_fewer_probes() -> None:
+    found, tried = search(100, Goal(first=64, gap=0.2))
+    assert (found.streams, tried) == (96, [64, 128, 96, 112])
+
+
 def test_the_most_is_not_exceeded() -> None:
     found, tried = search(1000, Goal(first=4, most=50))
     assert (found.streams, tried) == (50, [4, 8, 16, 32, 50])

@@ -20,7 +20,7 @@ runner = CliRunner()
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*_: Any) -> Subject:
+    def load(*_: Any, **__: Any) -> Subject:
         return Subject(FakeRecogniser())
 
     monkeypatch.setattr(cli, "load_subject", load)

@@ -73,7 +73,7 @@ def test_experts_are_counted_layer_by_layer(denoiser: Denoiser) -> None:
     usual = denoiser.stack.kernels
     denoiser.slots.widths[:] = 8
     with counting_experts(denoiser.stack) as counts:
-        denoiser.step(torch.tensor([0, 1]), 8)
+        denoiser.step(*denoiser.units(torch.tensor([0, 1]), denoiser.unit))
     assert len(counts) == 2
     assert all(2 <= count <= 8 for count in counts)
     assert denoiser.stack.kernels is usual

@@ -10,7 +10,7 @@ import torch
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ConfigError
-from stream_server.evaluation.random_server import CANVAS, NumberCodec, load_random, parse
+from stream_server.evaluation.random_server import NumberCodec, load_random, parse
 from stream_server.recogniser.interface import Utterance
 
 WHISPER = {
@@ -22,14 +22,16 @@ WHISPER = {
 }
 
 
-def test_every_canvas_has_one_size_and_takes_every_step(toy_decoder: dict[str, Any]) -> None:
+def test_canvases_are_as_long_as_the_audio_and_take_every_step(toy_decoder: dict[str, Any]) -> None:
     text = {**toy_decoder, "vocab_size": 400}
     torch.manual_seed(0)
     recogniser = load_random(RecogniserConfig(device="cpu", steps=3), None, text, WHISPER)
-    hum = np.random.default_rng(0).standard_normal(40_000).astype(np.float32) * 0.1
+    hum = np.random.default_rng(0).standard_normal(6 * 16_000).astype(np.float32) * 0.1
     said = [Utterance(hum, steps=3, seed=1), Utterance(hum[:9_000], steps=3, seed=2)]
     rows = recogniser.start(said)
-    assert [len(row.canvas) for row in rows] == [CANVAS, CANVAS]
+    assert [len(row.canvas) for row in rows] == [64, 32]
+    # A prompt is text and so much of the audio's window as its audio and a second take.
+    assert [int(row.cache.lengths) for row in rows] == [21 + 44, 21 + 10]
     for step in range(1, 4):
         hypotheses = recogniser.step(rows)
         assert [each.is_final for each in hypotheses] == [step == 3] * 2

@@ -43,9 +43,9 @@ def model(published_folders: Any) -> Any:
     return model.eval()
 
 
-def build(model: Any, top: int = 0, bound: float = 3.0) -> Denoiser:
+def build(model: Any, top: int = 0, bound: float = 3.0, unit: int = 0) -> Denoiser:
     sampler = SamplerConfig(entropy_bound=bound)
-    denoiser = Denoiser(model, plain_kernels(), sampler, 3, 64, WIDTH, top)
+    denoiser = Denoiser(model, plain_kernels(), sampler, 3, 64, WIDTH, top, unit)
     slot = torch.tensor([1])
     denoiser.slots.prompts[slot] = PROMPT
     denoiser.slots.widths[slot] = WIDTH
@@ -73,9 +73,9 @@ def test_two_steps_have_the_scores_of_transformers(model: Any) -> None:
             decoder_attention_mask={"full_attention": None, "sliding_attention": None},
             decoder_position_ids=torch.arange(PROMPT, PROMPT + WIDTH)[None],
         ).logits[0]
-        scores = torch.tanh(denoiser.scores(slot, WIDTH) / 30) * 30
+        scores = torch.tanh(denoiser.scores(*denoiser.units(slot, WIDTH)) / 30) * 30
         torch.testing.assert_close(scores, wanted, rtol=1e-3, atol=1e-4)
-        outcome = denoiser.step(slot, WIDTH)
+        outcome = denoiser.step(*denoiser.units(slot, WIDTH))
         assert outcome.argmax[0].tolist() == wanted.argmax(-1).tolist()
         shares = (wanted / 0.7).softmax(-1)
         entropy = torch.distributions.Categorical(shares).entropy()
@@ -87,7 +87,7 @@ def test_two_steps_have_the_scores_of_transformers(model: Any) -> None:
 def test_what_is_not_accepted_becomes_counted_noise(model: Any) -> None:
     denoiser, slot = build(model), torch.tensor([1])
     denoiser.prefill(torch.randn(1, PROMPT, 32), torch.tensor([PROMPT]), slot)
-    kept = denoiser.step(slot, WIDTH).accepted[0]
+    kept = denoiser.step(*denoiser.units(slot, WIDTH)).accepted[0]
     _, fresh = count_noise(torch.tensor([11]), WIDTH, denoiser.vocabulary)
     canvas = denoiser.slots.canvas[1]
     assert 0 < int(kept.sum()) < WIDTH
@@ -103,7 +103,7 @@ def test_self_conditioning_on_all_words_is_the_exact_one(model: Any) -> None:
     slot = torch.tensor([1])
     for each in (exact, shortened, rough):
         each.prefill(embeddings, torch.tensor([PROMPT]), slot)
-        each.step(slot, WIDTH)
+        each.step(*each.units(slot, WIDTH))
     torch.testing.assert_close(exact.slots.soft, shortened.slots.soft, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(exact.slots.soft, rough.slots.soft, atol=1e-2)
 
@@ -133,3 +133,75 @@ def test_in_bfloat16_it_errs_as_transformers_does() -> None:
 def test_more_positions_than_the_window_are_refused(model: Any) -> None:
     with pytest.raises(ValueError, match="window of 1024 would bind"):
         Denoiser(model, plain_kernels(), SamplerConfig(), 1, 1025, 8)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("unit", [3, 4, 6])
+def test_units_are_a_canvas_in_pieces(model: Any, unit: int) -> None:
+    """Also of a row that is shorter than its last unit, and beside others."""
+    whole, pieces = build(model), build(model, unit=unit)
+    embeddings = torch.randn(3, PROMPT, 32)
+    lengths, slots = torch.tensor([PROMPT, 4, 7]), torch.tensor([1, 2, 0])
+    canvas = torch.randint(whole.vocabulary, (3, WIDTH))
+    outcomes = []
+    for each in (whole, pieces):
+        each.prefill(embeddings, lengths, slots)
+        state = each.slots
+        state.prompts[slots], state.widths[slots] = lengths, torch.tensor([WIDTH, 5, 7])
+        state.canvas[slots], state.heat[slots] = canvas, 0.7
+        for _ in range(2):
+            outcome = each.step(*each.units(slots, WIDTH))
+        outcomes.append(outcome.argmax.view(3, WIDTH))
+    for row, size in enumerate((WIDTH, 5, 7)):
+        slot = int(slots[row])
+        assert outcomes[0][row, :size].tolist() == outcomes[1][row, :size].tolist()
+        kept = [each.slots.canvas[slot, :size].tolist() for each in (whole, pieces)]
+        assert kept[0] == kept[1]
+        soft = [each.slots.soft[slot, :size] for each in (whole, pieces)]
+        torch.testing.assert_close(soft[0], soft[1], rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_prompt_in_a_step_is_a_prompt_before_it(model: Any, is_split: bool) -> None:
+    """One row is under way and two are new, one of which has half of its prompt behind it."""
+    unit = 4
+    apart, beside = build(model, unit=unit), build(model, unit=unit)
+    embeddings = torch.randn(3, PROMPT, 32)
+    lengths, slots = torch.tensor([PROMPT, 4, 7]), torch.tensor([1, 2, 0])
+    for each in (apart, beside):
+        state = each.slots
+        state.prompts[slots], state.widths[slots] = lengths, torch.tensor([WIDTH, 5, 7])
+        state.canvas[slots] = torch.randint(each.vocabulary, (3, WIDTH), generator=seeded())
+        state.heat[slots] = 0.7
+        state.heard[slots, :PROMPT] = embeddings
+        each.prefill(embeddings[:1], lengths[:1], slots[:1])
+    apart.prefill(embeddings[1:], lengths[1:], slots[1:])
+    units = apart.units(slots, WIDTH)
+    wanted = apart.step(*units)
+    new = torch.tensor([2, 0, 0]), torch.tensor([0, 0, 1])
+    if is_split:
+        beside.read(new[0][:2], new[1][:2])
+        new = new[0][2:], new[1][2:]
+    got = beside.step(*units, new)
+    for row, size in enumerate((WIDTH, 5, 7)):
+        part = (row, slice(size))
+        for name in ("argmax", "accepted"):
+            one, other = (getattr(each, name).view(3, WIDTH)[part] for each in (wanted, got))
+            assert one.tolist() == other.tolist()
+        torch.testing.assert_close(
+            got.entropy.view(3, WIDTH)[part], wanted.entropy.view(3, WIDTH)[part]
+        )
+        slot, end = int(slots[row]), int(lengths[row]) + size
+        for one, other in zip(apart.slots.cache.pairs, beside.slots.cache.pairs, strict=True):
+            for mine, theirs in zip(one, other, strict=True):
+                torch.testing.assert_close(mine[slot, :, :end], theirs[slot, :, :end])
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def test_a_canvas_is_whole_units(model: Any) -> None:
+    with pytest.raises(ValueError, match="12 are not whole units of 5"):
+        build(model, unit=5)

@@ -6,28 +6,29 @@ import copy
 import gc
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ModelError, Overloaded
+from stream_server.evaluation.random_server import NumberCodec
 from stream_server.recogniser.backbone import Backbone
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import SamplerConfig, StepInput, StepResult, random_tokens
 from stream_server.recogniser.device_model import (
-    FIXED_TOKENS,
     SPARE,
     DeviceModel,
-    bucket,
-    group_rows,
     speed_up,
 )
 from stream_server.recogniser.encoder import WhisperAudioEncoder
+from stream_server.recogniser.interface import Hypothesis, Utterance, run_to_end
 from stream_server.recogniser.kernels.choice import fused_kernels, plain_kernels
 from stream_server.recogniser.model import CanvasConfig
 from stream_server.recogniser.projector import ProjectorConfig
 from stream_server.recogniser.published import LoraShape, PublishedConfig, PublishedModel
+from stream_server.recogniser.recogniser import DiffusionRecogniser
 
 CPU = torch.device("cpu")
 WHISPER = {
@@ -38,7 +39,7 @@ WHISPER = {
     "num_mel_bins": 80,
 }
 PROMPTS = [([2, 9], [11, 12, 13]), ([2, 9], [14])]
-ROWS = (1, 2, 4)
+ROWS = 4
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_samples_follow_the_distribution_of_the_scores(model: PublishedModel) ->
     state.heat[slots] = 0.8
     drawn = torch.zeros(fast.vocabulary)
     with torch.inference_mode():
-        scores = fast._denoiser.scores(slots, 8)
+        scores = fast._denoiser.scores(*fast._denoiser.units(slots, 8))
         shares = ((torch.tanh(scores.float() / 30) * 30) / 0.8).softmax(-1)[0]
         for seed in range(400):
             state.seeds[slots] = seed
@@ -159,7 +160,7 @@ def test_samples_follow_the_distribution_of_the_scores(model: PublishedModel) ->
 
 def test_rows_that_end_leave_room(model: PublishedModel) -> None:
     fast = DeviceModel(model, plain_kernels(), ROWS)
-    room = ROWS[-1] + SPARE
+    room = ROWS + SPARE
     held = [listen(fast, [0, 1, 0]) for _ in range(room // 3)]
     first = held[0].row(1)
     with pytest.raises(Overloaded, match="room for 0"):
@@ -220,20 +221,70 @@ def test_few_words_of_conditioning_approximate_all(model: PublishedModel) -> Non
     assert not torch.allclose(softs[0], softs[2], atol=1e-2)
 
 
-def test_buckets() -> None:
-    assert [bucket(count, (1, 2, 4)) for count in (1, 2, 3, 4)] == [1, 2, 4, 4]
-    with pytest.raises(ValueError, match="5 is more than 4"):
-        bucket(5, (1, 2, 4))
+def transcribe(network: Any, device: torch.device, is_beside: bool) -> list[Hypothesis]:
+    """Decode three utterances; two of them join while the first is under way, or they wait."""
+    recogniser = DiffusionRecogniser(network, NumberCodec(network.vocabulary), device, 6)
+    chance = np.random.default_rng(2)
+    sounds = [chance.normal(0, 0.1, size).astype(np.float32) for size in (8_000, 30_000, 12_000)]
+    said = [Utterance(pcm, steps=6, seed=seed) for seed, pcm in enumerate(sounds)]
+    if not is_beside:
+        return [run_to_end(recogniser, recogniser.start([each]))[0] for each in said]
+    rows = list(recogniser.start(said[:1]))
+    ended: dict[int, Hypothesis] = {}
+    steps: list[list[int]] = []
+    for turn in range(20):
+        if turn in (2, 3):
+            rows += recogniser.start([said[turn - 1]])
+        found = recogniser.step(rows)
+        steps.append([each.step for each in found])
+        ended |= {row.utterance.seed: each for row, each in zip(rows, found, strict=True)}
+        rows = [row for row, each in zip(rows, found, strict=True) if not each.is_final]
+        if not rows and turn > 3:
+            break
+    assert steps[:5] == [[1], [2], [3, 0], [4, 1, 0], [5, 2, 1]], "who is heard steps a turn later"
+    return [ended[index] for index in range(3)]
 
 
-def test_a_long_row_does_not_make_many_short_ones_long() -> None:
-    sizes = [64] * 31 + [192]
-    groups = group_rows(sizes, 32)
-    assert [[sizes[row] for row in group] for group in groups] == [[192], [64] * 31]
-    few = [64] * (FIXED_TOKENS // 128) + [192]
-    assert len(group_rows(few, 32)) == 1
-    assert group_rows(few, 32)[0][0] == len(few) - 1, "the widest is first"
-    assert [len(group) for group in group_rows([32] * 70, 32)] == [32, 32, 6]
+def same(one: list[Hypothesis], other: list[Hypothesis]) -> bool:
+    return [(each.tokens, each.words) for each in one] == [
+        (each.tokens, each.words) for each in other
+    ]
+
+
+def test_listening_beside_a_step_changes_nothing(model: PublishedModel) -> None:
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    apart, beside = (transcribe(fast, CPU, each) for each in (False, True))
+    assert same(apart, beside)
+    assert all(each.tokens for each in apart)
+    gc.collect()
+    assert fast._leases.free == ROWS + SPARE
+
+
+def test_who_goes_leaves_its_slot_though_others_were_heard_with_it(model: PublishedModel) -> None:
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    recogniser = DiffusionRecogniser(fast, NumberCodec(fast.vocabulary), CPU, 6)
+    pcm = np.random.default_rng(2).normal(0, 0.1, 8_000).astype(np.float32)
+    rows = list(recogniser.start([Utterance(pcm, steps=6, seed=each) for each in range(3)]))
+    assert fast._leases.free == ROWS + SPARE - 3
+    assert [row.ctc.draft() for row in rows] != [[]] * 3
+    recogniser.step(rows)
+    recogniser.release(rows[:2])
+    del rows[:2]
+    gc.collect()
+    recogniser.step(rows)
+    assert fast._leases.free == ROWS + SPARE - 1
+
+
+@pytest.mark.gpu
+def test_listening_beside_a_step_on_a_gpu(model: PublishedModel) -> None:
+    """With graphs on two streams, over and over: what one writes the other must not see."""
+    device = torch.device("cuda")
+    model.to(device)
+    fast = DeviceModel(model, fused_kernels(), ROWS)
+    fast.warm()
+    apart = transcribe(fast, device, False)
+    for _ in range(20):
+        assert same(transcribe(fast, device, True), apart)
 
 
 @pytest.mark.gpu

@@ -238,6 +238,22 @@ def test_every_utterance_is_thirty_seconds_to_the_model(model: PublishedModel) -
 
 
 @torch.inference_mode()
+def test_a_prompt_may_be_as_long_as_its_audio(model: PublishedModel) -> None:
+    model.config = replace(model.config, silence_seconds=0.5)
+    pcm, lengths = sound(2, 16_000)
+    lengths[1] = 8_000
+    tokens = model.listen(pcm, lengths)
+    embeddings, counts = model.prompt(tokens, [0, 1], lengths.tolist())
+    assert counts.tolist() == [2 + 10 + 3, 2 + 7 + 1], "a token is 0.16 s"
+    torch.testing.assert_close(embeddings[1, 2:9], tokens[1, :7])
+    torch.testing.assert_close(embeddings[1, 9], model.decoder.embed(torch.tensor(14)))
+    cache, _ = model.hear(pcm, lengths, torch.tensor([0, 1]))
+    assert cache.lengths.tolist() == counts.tolist()
+    whole = model.prompt(tokens[:1], [0], [30 * 16_000])[1]
+    assert whole.tolist() == [2 + 188 + 3], "no more than the window has"
+
+
+@torch.inference_mode()
 def test_ctc_through_the_head_is_that_of_all_scores(model: PublishedModel) -> None:
     tokens = torch.randn(30, 32) * 3
     best, norm = model.decoder.read_head(tokens)

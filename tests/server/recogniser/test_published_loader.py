@@ -154,7 +154,7 @@ def test_adapters_of_both_sides_stay_apart_beside_one_weight(
 
 def in_slots(model: PublishedModel, *_: object) -> DeviceModel:
     """As on a GPU, without its kernels and graphs."""
-    return DeviceModel(model, plain_kernels(), (1, 2, 4))
+    return DeviceModel(model, plain_kernels(), 4)
 
 
 @pytest.mark.parametrize("is_in_slots", [False, True])

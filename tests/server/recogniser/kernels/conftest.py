@@ -22,17 +22,25 @@ def close(got, wanted, tolerance=2e-5):
 """
 
 
+def run(code: str, **environ: str) -> None:
+    """Run code that compares kernels with ``plain``; what it asserts must hold."""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE + code],
+        env={**os.environ, **path, **environ}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.fixture
 def interpret() -> Callable[[str], None]:
-    """Runs code that compares kernels with ``plain``; what it asserts must hold."""
+    """Runs code in the interpreter; see :func:`run`."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed; it comes with PyTorch for CUDA")
+    return lambda code: run(code, TRITON_INTERPRET="1")
 
-    def run(code: str) -> None:
-        environ = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(
-            [sys.executable, "-c", PREPARE + code], env=environ, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
 
+@pytest.fixture
+def on_gpu() -> Callable[[str], None]:
+    """Runs code on a GPU, compiled."""
     return run

@@ -52,8 +52,14 @@ def test_without_triton_there_are_no_fused_kernels() -> None:
         fused_kernels()
 
 
-def test_a_whole_step_is_the_same_with_fused_kernels(interpret: Callable[[str], None]) -> None:
-    interpret("""
+@pytest.mark.parametrize("is_beside", [False, True])
+def test_a_whole_step_is_the_same_with_fused_kernels(
+    interpret: Callable[[str], None], is_beside: bool
+) -> None:
+    """Also where canvases and prompts are in units, and prompts are run within the first step."""
+    interpret(
+        f"is_beside = {is_beside}"
+        + """
 import copy
 from stream_server.recogniser.backbone import random_gemma
 from stream_server.recogniser.denoise import SamplerConfig
@@ -75,22 +81,32 @@ with torch.inference_mode():
     results = []
     for kernels in (plain_kernels(), fused_kernels()):
         sampler = SamplerConfig(entropy_bound=3.0)
-        denoiser = Denoiser(copy.deepcopy(model), kernels, sampler, 3, 24, 8)
+        unit = 4 if is_beside else 8
+        denoiser = Denoiser(copy.deepcopy(model), kernels, sampler, 3, 24, 8, unit=unit)
         slots, state = torch.tensor([2, 0]), denoiser.slots
-        denoiser.prefill(prompt, torch.tensor([9, 6]), slots)
+        prompts = None
+        if is_beside:
+            state.heard[slots, :9] = prompt
+            prompts = torch.tensor([2, 2, 2, 0, 0]), torch.tensor([0, 1, 2, 0, 1])
+        else:
+            denoiser.prefill(prompt, torch.tensor([9, 6]), slots)
         state.prompts[slots], state.widths[slots] = torch.tensor([9, 6]), torch.tensor([8, 5])
         state.canvas[slots], state.heat[slots] = canvas, 0.7
         for _ in range(2):
             state.seeds.add_(1)
-            outcome = denoiser.step(slots, 8)
+            outcome = denoiser.step(*denoiser.units(slots, 8), prompts)
+            prompts = None
         results.append((outcome, state))
     (plain_outcome, plain_state), (fused_outcome, fused_state) = results
     for row, size in enumerate((8, 5)):
         for name in ("argmax", "accepted"):
-            got, wanted = getattr(fused_outcome, name), getattr(plain_outcome, name)
+            both = (getattr(each, name) for each in (fused_outcome, plain_outcome))
+            got, wanted = (each.view(2, 8) for each in both)
             assert got[row, :size].tolist() == wanted[row, :size].tolist(), name
-        close(fused_outcome.entropy[row, :size], plain_outcome.entropy[row, :size], 1e-3)
+        got, wanted = (each.entropy.view(2, 8) for each in (fused_outcome, plain_outcome))
+        close(got[row, :size], wanted[row, :size], 1e-3)
         slot = int(slots[row])
         assert fused_state.canvas[slot, :size].tolist() == plain_state.canvas[slot, :size].tolist()
         close(fused_state.soft[slot, :size], plain_state.soft[slot, :size], 1e-3)
-""")
+"""
+    )

@@ -71,12 +71,12 @@ def test_norms_around_attention_and_experts() -> None:
         return value / (value.square().mean(-1, keepdim=True) + 1e-6).sqrt()
 
     attended, residual, weights = torch.randn(4, 16), torch.randn(4, 16), torch.randn(4, 16)
-    hidden, outs = plain.after_attention(attended, residual, weights, 1e-6)
+    hidden, outs, _ = plain.after_attention(attended, residual, weights, 1e-6)
     torch.testing.assert_close(hidden, residual + rms(attended) * weights[0])
     for place in range(3):
         torch.testing.assert_close(outs[place], rms(hidden) * weights[place + 1])
     pairs, shares, scalar = torch.randn(4, 2, 16), torch.rand(4, 2), torch.tensor([0.7])
-    after, normed = plain.after_experts(attended, pairs, shares, hidden, weights, scalar, 1e-6)
+    after, normed, _ = plain.after_experts(attended, pairs, shares, hidden, weights, scalar, 1e-6)
     mixed = (pairs * shares[..., None]).sum(1)
     joined = rms(attended) * weights[0] + rms(mixed) * weights[1]
     torch.testing.assert_close(after, (hidden + rms(joined) * weights[2]) * scalar)

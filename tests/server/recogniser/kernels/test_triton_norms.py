@@ -18,8 +18,65 @@ for name, arguments in {
     "after_attention": (dense, residual, weights, 1e-6),
     "after_experts": (dense, pairs, shares, residual, weights, scalar, 1e-6),
 }.items():
-    for got, wanted in zip(getattr(fused, name)(*arguments), getattr(plain, name)(*arguments)):
+    found = [getattr(each, name)(*arguments) for each in (fused, plain)]
+    assert found[0][2] is found[1][2] is None
+    for got, wanted in zip(found[0][:2], found[1][:2]):
         close(got, wanted)
+apart = torch.rand(5)
+close(fused.after_experts(dense, pairs, shares, residual, weights, apart, 1e-6)[0],
+      plain.after_experts(dense, pairs, shares, residual, weights, apart, 1e-6)[0])
+""")
+
+
+SMALL = """
+from stream_server.recogniser.kernels import triton_norms as fused
+from stream_server.recogniser.kernels.triton_experts import quantise_rows
+residual, dense, weights = torch.randn(5, 48), torch.randn(5, 48), torch.randn(4, 48)
+pairs, shares, scalar = torch.randn(5, 3, 48), torch.rand(5, 3), torch.tensor([0.7])
+cases = [
+    ("gate_small", (torch.cat([dense, residual], 1) * 3,)),
+    ("after_attention", (dense, residual, weights, 1e-6, True)),
+    ("after_experts", (dense, pairs, shares, residual, weights, scalar, 1e-6, True)),
+]
+for name, arguments in cases:
+    arguments = [
+        each.to(device, dtype) if isinstance(each, torch.Tensor) else each for each in arguments
+    ]
+    if name == "after_experts":
+        arguments[2] = arguments[2].float()
+    *wides, smalls = getattr(fused, name)(*arguments)
+    wanted = getattr(plain, name)(*arguments)
+    close(wides[-1].float(), wanted[-2].float(), tolerance)
+    wides = wides[-1][:2] if name == "after_attention" else wides[-1:]
+    smalls = smalls if name == "after_attention" else [smalls]
+    assert len(wides) == len(smalls)
+    for wide, small, other in zip(
+        wides, smalls, wanted[-1] if len(smalls) == 2 else wanted[-1:], strict=True
+    ):
+        # What another launch would make of it, and what PyTorch does.
+        values, scales = quantise_rows(wide.contiguous())
+        assert torch.equal(values.float(), small.values.float())
+        assert torch.equal(scales, small.scales)
+        close(small.scales, other.scales, tolerance)
+        close(small.wide(torch.float32), other.wide(torch.float32), 0.08)
+"""
+
+
+def test_float8_beside_what_it_is_made_of(interpret: Callable[[str], None]) -> None:
+    interpret("device, dtype, tolerance = 'cpu', torch.float32, 2e-5\n" + SMALL)
+
+
+@pytest.mark.gpu
+def test_float8_on_a_gpu(on_gpu: Callable[[str], None]) -> None:
+    """Nearly as PyTorch rounds: not one place in a hundred is another."""
+    on_gpu("device, dtype, tolerance = 'cuda', torch.bfloat16, 5e-3\n" + SMALL)
+    on_gpu("""
+from stream_server.recogniser.kernels import triton_norms as fused
+both = torch.randn(64, 2 * 2112, device="cuda", dtype=torch.bfloat16)
+out, small = fused.gate_small(both)
+wanted = Float8.of(out)
+torch.testing.assert_close(small.scales, wanted.scales)
+assert float((small.values.float() == wanted.values.float()).float().mean()) > 0.99
 """)
 
 

@@ -1,0 +1,312 @@
+"""How many streams a machine would bear that is not here: the whole service in virtual time.
+
+Voices, detectors, sessions, scheduler, rows and the generator's measurements are the real ones.
+Two things are stood in for: a message takes a fixed time, and a start or a step takes what was
+measured on the machine in question (``machine_costs``). So a policy can be tried against a GPU's
+figures on any CPU, and comes out the same each time. What it cannot know is what no measurement
+gave it: threads that fight for the interpreter, a busy host, a model that ends early.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from stream_client.load import LoadPlan, LoadReport, Watch, synthesise
+from stream_protocol.messages import Stop
+from stream_server.config import SchedulerConfig
+from stream_server.evaluation.machine_costs import MachineCosts
+from stream_server.evaluation.streaming import StreamSettings, session_policy
+from stream_server.recogniser.interface import (
+    SAMPLE_RATE,
+    Hypothesis,
+    HypothesisWord,
+    RecogniserInfo,
+    Row,
+    Utterance,
+)
+from stream_server.scheduler.costs import CostMeter, measure
+from stream_server.scheduler.rows import Rows
+from stream_server.scheduler.scheduler import Outcome, Scheduler
+from stream_server.session.effects import Cancel, Effect, Promote, Send, Submit
+from stream_server.session.intake import Frames, Intake
+from stream_server.session.session import Session
+
+VOICES = 8
+"""Different voices, as the load generator has them; the streams share them."""
+TO_SERVER, TO_CLIENT = 0.011, 0.003
+"""Seconds from a client's send to its session (the intake waits up to 20 ms for company), and from
+an effect to the client: the fake model's p50 of a final is 213 ms with a pause of 200."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Virtual time."""
+
+    now: float = 0.0
+    """Seconds."""
+
+    def __call__(self) -> float:
+        """Return it."""
+        return self.now
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    utterance: Utterance
+    step: int = 0
+    is_heard: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return len(self.utterance.pcm) / SAMPLE_RATE
+
+
+@dataclass(slots=True)
+class TimedRecogniser:
+    """Says one word, and takes the time of a model."""
+
+    costs: MachineCosts
+    clock: Clock
+    info: RecogniserInfo
+    busy: float = field(default=0.0, init=False)
+    """Seconds of computing."""
+
+    def warm_up(self) -> None:
+        """There is nothing to warm."""
+
+    def start(self, utterances: Sequence[Utterance]) -> Sequence[_Row]:
+        """Begin to listen."""
+        return [_Row(each) for each in utterances]
+
+    def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
+        """Take the time of a step, new prompts in it, and of listening beside it; as on a GPU."""
+        own = [row for row in rows if isinstance(row, _Row)]
+        ready = [row for row in own if row.is_heard]
+        listening = self.costs.start(len(own) - len(ready))
+        if not ready:
+            self._pass(listening)
+            ready, listening = own, 0.0
+        new = [row.seconds for row in ready if not row.step]
+        step = self.costs.step([row.seconds for row in ready], new)
+        self._pass(self.costs.beside(step, listening))
+        for row in ready:
+            row.step += 1
+        for row in own:
+            row.is_heard = True
+        return [_hypothesis(row) for row in own]
+
+    def release(self, rows: Sequence[Row]) -> None:
+        """There is nothing to forget."""
+
+    def _pass(self, milliseconds: float) -> None:
+        self.clock.now += milliseconds / 1000
+        self.busy += milliseconds / 1000
+
+
+def _hypothesis(row: _Row) -> Hypothesis:
+    is_final = row.step >= row.utterance.steps
+    words = (HypothesisWord("word", 0.9),) if is_final else ()
+    return Hypothesis((1,), (0.9,), words, row.step, is_final)
+
+
+@dataclass(slots=True)
+class _Client:
+    session: Session
+    watch: Watch = field(default_factory=Watch)
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What came out."""
+
+    report: LoadReport
+    turns: int
+    row_steps: int
+    busy: float
+    """Of the time, how much the model computed."""
+
+    @property
+    def remark(self) -> str:
+        """What a report does not say."""
+        partials = self.report.partials / max(self.report.audio_seconds, 1e-9)
+        rows = self.row_steps / max(self.turns, 1)
+        return (
+            f"{partials:.2f} partials a second of each, {rows:.1f} rows a turn, "
+            f"the model busy {100 * self.busy:.0f} % of the time"
+        )
+
+
+class _Stage:
+    """All sessions and one engine on one virtual clock."""
+
+    def __init__(self, costs: MachineCosts, config: SchedulerConfig, info: RecogniserInfo) -> None:
+        self.clock = Clock()
+        self.model = TimedRecogniser(costs, self.clock, info)
+        meter = CostMeter()
+        meter.restart(measure(self.model, self.clock))
+        self.clock.now = self.model.busy = 0.0
+        self._costs = costs
+        self._scheduler = Scheduler(config, costs.max_rows, meter)
+        self._rows = Rows(self.model)
+        self._clients: dict[str, _Client] = {}
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._replies: list[Outcome] = []
+        self.turns = self.row_steps = 0
+
+    def at(self, when: float, do: Callable[[], None]) -> None:
+        """Let something happen at a time (seconds)."""
+        heapq.heappush(self._events, (when, next(self._order), do))
+
+    def join(self, name: str, client: _Client) -> None:
+        """Let a client in."""
+        self._clients[name] = client
+        self._perform(name, client.session.open())
+
+    def hear(self, name: str, frames: Iterable[Frames]) -> None:
+        """Give a session audio."""
+        session = self._clients[name].session
+        for each in frames:
+            effects = session.receive_audio(each.channel, each.pcm, each.speech, each.samples)
+            self._perform(name, effects)
+        self._answer()
+
+    def stop(self, name: str) -> None:
+        """Say a client's ``stop``."""
+        self._perform(name, self._clients[name].session.receive_message(Stop()))
+        self._answer()
+
+    def run(self) -> None:
+        """Let everything happen that is to come."""
+        free = 0.0
+        while True:
+            soonest = self._events[0][0] if self._events else math.inf
+            pause = self._scheduler.pause(max(self.clock.now, free))
+            begins = math.inf if pause is None else max(self.clock.now, free) + pause
+            if begins == soonest == math.inf:
+                return
+            if begins < soonest:
+                free = self._turn(begins)
+            else:
+                when, _, do = heapq.heappop(self._events)
+                self.clock.now = when
+                do()
+
+    def _turn(self, now: float) -> float:
+        """Run a turn and return when it ends; what it gave comes then."""
+        plan = self._scheduler.schedule(now)
+        self._replies += plan.dropped
+        self._rows.release(plan.release)
+        before, self.clock.now = self.clock.now, now
+        self._rows.start({each.number: each.request.utterance for each in plan.admit})
+        result = self._rows.step(plan.step)
+        ends = self.clock.now + self._costs.host(len(plan.step)) / 1000
+        self.clock.now = before
+        self.turns += bool(plan.step)
+        self.row_steps += len(plan.step)
+        while self._events and self._events[0][0] <= ends:
+            self.clock.now, _, do = heapq.heappop(self._events)
+            do()
+        self.clock.now = ends
+        self._replies += self._scheduler.complete(result.hypotheses, {}, ends)
+        self._answer()
+        return ends
+
+    def _answer(self) -> None:
+        while self._replies:
+            reply = self._replies.pop(0).reply
+            client = self._clients[reply.request.stream]
+            self._perform(reply.request.stream, client.session.receive_reply(reply))
+
+    def _perform(self, name: str, effects: Iterable[Effect]) -> None:
+        client, now = self._clients[name], self.clock.now
+        for effect in effects:
+            match effect:
+                case Send(message):
+                    client.watch.received(message, now + TO_CLIENT)
+                case Submit(request):
+                    self._replies += self._scheduler.submit(request, now).dropped
+                case Cancel(segment):
+                    self._replies += self._scheduler.cancel(name, segment)
+                case Promote(segment):
+                    self._scheduler.promote(name, segment, now)
+
+
+def rehearse(
+    plan: LoadPlan,
+    costs: MachineCosts,
+    config: SchedulerConfig,
+    steps: int = 8,
+    partial_steps: int = 3,
+) -> Rehearsed:
+    """Run a load in virtual time.
+
+    Args:
+        plan: synthetic voices only; its URL is not read.
+        costs: of the model.
+        config: of the scheduler.
+        steps: of a final.
+        partial_steps: of a partial.
+    """
+    info = RecogniserInfo("rehearsal", ("en",), 30 * SAMPLE_RATE, costs.max_rows, steps)
+    stage = _Stage(costs, config, info)
+    settings = StreamSettings(steps, partial_steps)
+    voices = [_prepare(plan, voice) for voice in range(min(VOICES, plan.streams))]
+    clients = {}
+    for index in range(plan.streams):
+        name = str(index)
+        session = Session(name, plan.start, session_policy(info, settings))
+        clients[name] = client = _Client(session)
+        # Not all at the same phase: nothing in the world begins on whole tenths of a second.
+        begin = plan.ramp_seconds * (index + 0.37) / plan.streams
+        stage.at(begin, lambda name=name, client=client: stage.join(name, client))  # type: ignore[misc]
+        _play(stage, name, client, begin, voices[index % len(voices)])
+    stage.run()
+    wall = stage.clock.now
+    for client in clients.values():
+        client.watch.result.acked_samples = client.watch.result.sent_samples
+        client.watch.result.check()
+    report = LoadReport.of([client.watch.result for client in clients.values()], wall)
+    return Rehearsed(report, stage.turns, stage.row_steps, stage.model.busy / wall)
+
+
+_Voice = list[tuple[int, list[Frames]]]
+"""Pieces of a stream: the sample after each, and its frames."""
+
+
+def _prepare(plan: LoadPlan, voice: int) -> _Voice:
+    """Return a voice as the intake of a session hears it."""
+    data = synthesise(voice, plan.seconds or 30.0)
+    intake = Intake(plan.start, 2)
+    size = SAMPLE_RATE * plan.chunk_ms // 1000 * 2
+    heard: _Voice = []
+    for first in range(0, len(data), size):
+        piece = data[first : first + size]
+        heard.append(((first + len(piece)) // 2, intake.feed(piece)))
+    heard.append((heard[-1][0], intake.finish()))
+    return heard
+
+
+def _play(stage: _Stage, name: str, client: _Client, begin: float, voice: _Voice) -> None:
+    """Plan everything that a client sends."""
+    for end, frames in voice:
+        when = begin + end / SAMPLE_RATE
+        stage.at(when, lambda end=end, when=when: client.watch.sent(end, when))  # type: ignore[misc]
+        stage.at(when + TO_SERVER, lambda frames=frames: stage.hear(name, frames))  # type: ignore[misc]
+    last = begin + voice[-1][0] / SAMPLE_RATE + TO_SERVER
+    stage.at(last + 1e-6, lambda: stage.stop(name))
+
+
+__all__ = [
+    "TO_CLIENT",
+    "TO_SERVER",
+    "VOICES",
+    "Clock",
+    "Rehearsed",
+    "TimedRecogniser",
+    "rehearse",
+]
