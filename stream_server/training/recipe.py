@@ -42,6 +42,8 @@ class SpeechConfig:
     weights: dict[str, float] = field(default_factory=dict)
     """Probability weight of each set, ``espeak`` and ``flite`` included."""
     held_out: dict[str, HeldOut] = field(default_factory=dict)
+    manifests: dict[str, str] = field(default_factory=dict)
+    """Files beside the recipe with the texts of sets whose own manifests have none."""
     only: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Of these sets, only the clips that are made of these words."""
     max_seconds: float = 16.0
