@@ -61,6 +61,17 @@ def test_audio_is_what_a_plain_loop_gathers(
         np.testing.assert_allclose(batch.pcm.numpy(), naive(layout, clips, batch), atol=1e-5)
 
 
+def test_rows_have_speeds_of_their_own_and_a_shape_all_the_same(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus(speed=(0.87, 1.15), durations=(2.0,))
+    layouts = [corpus.draw(random.Random(seed), 0) for seed in range(12)]
+    speeds = [speed for layout in layouts for speed in layout.speeds]
+    assert min(speeds) < 0.9
+    assert max(speeds) > 1.12
+    assert all(0.87 <= speed <= 1.15 for speed in speeds)
+    assert len(set(speeds)) == len(speeds)
+    assert {corpus.lay_out(layout).pcm.shape for layout in layouts} == {(4, 32_000)}
+
+
 def test_text_is_that_of_the_clips_in_order(
     make_corpus: MakeCorpus, clips: list[Packed], tokenizer: Tokenizer, lexicon: Lexicon
 ) -> None:
