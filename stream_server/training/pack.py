@@ -54,8 +54,12 @@ def read_recording(path: Path) -> Samples:
     return np.ascontiguousarray(pcm)
 
 
-def _read(clip: Clip) -> Samples:
-    """Read a clip, a stretch of a recording where it is one."""
+def read_clip(clip: Clip) -> Samples:
+    """Read a clip, a stretch of a recording where it is one.
+
+    Raises:
+        ConfigError: the recording cannot be read, is no 16 kHz mono, or is shorter than that.
+    """
     pcm = read_recording(clip.audio)
     if clip.end is not None and clip.end > len(pcm):
         raise ConfigError("end", clip.end, f"at most {len(pcm)}, the samples of {clip.audio}")
@@ -66,7 +70,7 @@ def _encode(job: tuple[Clip, int]) -> bytes:
     import av
 
     clip, bit_rate = job
-    pcm = _read(clip)
+    pcm = read_clip(clip)
     target = io.BytesIO()
     with av.open(target, "w", format="ogg") as container:
         stream = container.add_stream("libopus", rate=RATE, layout="mono")
@@ -179,6 +183,7 @@ __all__ = [
     "RATE",
     "Packed",
     "Samples",
+    "read_clip",
     "read_packs",
     "read_recording",
     "read_spoken",

@@ -216,7 +216,8 @@ class Verifier:
         for each in found:
             start = max(0, each.start - _SILENCE)
             end = min(len(pcm), each.end - _SILENCE)
-            kept.append(Stretch(start, end, each.text))
+            if end - start >= self._trust.shortest * RATE:
+                kept.append(Stretch(start, end, each.text))
         return kept
 
 
