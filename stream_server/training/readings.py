@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from stream_server.errors import ConfigError
 from stream_server.recogniser.alignment import align
+from stream_server.recogniser.draft import Logs
 from stream_server.recogniser.model import TranscriptionModel
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.cuts import quietest
@@ -32,8 +32,6 @@ _SILENCE = RATE // 5
 _ANYTHING = -0.3
 """Nats a frame by which the stand-in for what was not read is less likely than the best path: a
 word that was read is taken for itself where both would do."""
-
-Logs = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ import pytest
 import stream_server.training
 from stream_server.errors import ConfigError
 from stream_server.recogniser.checkpoint import EMBEDDED, load_model
+from stream_server.recogniser.draft import Logs
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.data import plain_text, read_manifest
 from stream_server.training.loop import Trainer
 from stream_server.training.pack import RATE, Packed, read_recording
 from stream_server.training.readings import (
     UNREAD,
-    Logs,
     Trust,
     Verifier,
     Word,
@@ -113,6 +113,9 @@ def aligned(text: str, seconds: float = 1.0) -> list[Word]:
 
 def kept(words: list[Word], trust: Trust, seconds: float = 1.0) -> list[tuple[float, float, str]]:
     pcm = np.ones(round(len(words) * seconds * RATE), np.int16)
+    for edge in range(1, len(words)):  # quiet between words
+        place = round(edge * seconds * RATE)
+        pcm[place - RATE // 100 : place + RATE // 100] = 0
     found = stretches(words, pcm, RATE // 10, trust)
     return [(round(s.start / RATE), round(s.end / RATE), s.text) for s in found]
 
@@ -137,9 +140,10 @@ def test_stretches_of_which_every_word_is_a_little_in_doubt_are_left_out() -> No
 
 def test_long_stretches_are_divided_at_their_longest_pause() -> None:
     words = aligned("a b c d e f g h")
-    words[4] = replace(words[4], end=words[4].end - 3)
+    words[4] = replace(words[4], end=words[4].end - 1)
+    words[5] = replace(words[5], start=words[5].start + 1)
     assert kept(words, Trust(longest=6.0)) == [(0, 5, "a b c d e"), (5, 8, "f g h")]
-    divided = kept(words, Trust(shortest=1.8, longest=3.2))
+    divided = kept(words, Trust(longest=3.0))
     assert " ".join(text for *_, text in divided) == "a b c d e f g h"
     assert all(2 <= end - start <= 3 for start, end, _ in divided)
 
