@@ -1,4 +1,4 @@
-"""Transcripts by reading: which stretches of a recording bear out what somebody wrote for it.
+"""Transcripts by reading: which stretches of a recording bear out what was written for it.
 
 A reading is text that was written from what recognisers heard, mostly rightly: misspelt words are
 made those of the sentence, and ``~`` stands where nothing could be made out. A network that never
