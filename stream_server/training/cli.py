@@ -86,8 +86,8 @@ def pack(
     recipe = read_recipe(recipe_file)
     names = {*recipe.speech.weights, *recipe.speech.held_out}
     names = {name for name in names if (speech / name).is_dir()}
-    manifests = _manifests(recipe_file, recipe.speech)
-    clips, tests = load_sets(speech, sorted(names), recipe.speech.held_out, manifests)
+    rules, manifests = recipe.speech.held_out, recipe.speech.manifests
+    clips, tests = load_sets(speech, sorted(names), rules, manifests)
     clips = [clip for clip in clips if _is_wanted(clip, recipe.speech)]
     kept = [clip for found in tests.values() for clip in found if clip.duration < 20.0]
     output.mkdir(parents=True, exist_ok=True)
@@ -191,11 +191,6 @@ def verify(
     print(f"{len(lines)} stretches, {hours}", flush=True)
 
 
-def _manifests(recipe_file: Path, speech: SpeechConfig) -> dict[str, Path]:
-    """Return the manifests that a recipe brings along, by the name of the set."""
-    return {name: recipe_file.parent / file for name, file in speech.manifests.items()}
-
-
 def _is_wanted(clip: Clip, speech: SpeechConfig) -> bool:
     words = speech.only.get(clip.set)
     fits = 0.2 < clip.duration < speech.max_seconds
@@ -270,7 +265,7 @@ def tune(
     recipe = read_recipe(recipe_file)
     rules = recipe.speech.held_out
     names = sorted(name for name in rules if (speech / name).is_dir())
-    _, tests = load_sets(speech, names, rules, _manifests(recipe_file, recipe.speech))
+    _, tests = load_sets(speech, names, rules, recipe.speech.manifests)
     model, tokenizer = load_model(checkpoint)
     tuner = Tuner(model, tokenizer, hear(model, tokenizer, tests, most), _print_rates)
     draft = tuner.tune(replace(START, guidance=model.config.draft.guidance))
