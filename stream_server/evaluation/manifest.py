@@ -1,8 +1,8 @@
 """Manifests of recordings, and which of their clips are measured.
 
 A manifest is a JSON-lines file beside its audio: ``audio`` (relative to it), ``text`` (null where
-nobody knows it), ``language`` (null where nobody speaks), ``speaker``, ``duration``. A clip that is a
-stretch of its audio has ``start`` and ``end`` too, in samples.
+nobody knows it), ``language`` (null where nobody speaks), ``speaker``, ``duration``. A clip that is
+a stretch of its audio has ``start`` and ``end`` too, in samples.
 """
 
 from __future__ import annotations
