@@ -84,6 +84,8 @@ def _encode(job: tuple[Clip, int]) -> bytes:
         soundfile.read(io.BytesIO(data))
     except soundfile.LibsndfileError:
         # libsndfile refuses an Ogg of a single page, which is what a very short clip becomes.
+        if clip.start == 0 and clip.end is None:
+            return clip.audio.read_bytes()
         target = io.BytesIO()
         soundfile.write(target, pcm, RATE, format="FLAC")
         return target.getvalue()
