@@ -41,6 +41,10 @@ class ConfigError(DiffscribeError):
         self.value = value
         self.allowed = allowed
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
+        """Let it come from another process as it was raised there."""
+        return type(self), (self.key, self.value, self.allowed)
+
 
 class ModelError(DiffscribeError):
     """The model cannot be loaded."""

@@ -1,7 +1,8 @@
 """Manifests of recordings, and which of their clips are measured.
 
 A manifest is a JSON-lines file beside its audio: ``audio`` (relative to it), ``text`` (null where
-nobody knows it), ``language`` (null where nobody speaks), ``speaker``, ``duration``.
+nobody knows it), ``language`` (null where nobody speaks), ``speaker``, ``duration``. A clip that is
+a stretch of its audio has ``start`` and ``end`` too, in samples.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -33,6 +35,10 @@ class Example:
     speaker: str | None
     duration: float
     """Seconds."""
+    start: int = 0
+    """Sample of the audio where it begins."""
+    end: int | None = None
+    """Sample behind its last; none: it goes on to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +75,35 @@ class _Entry(msgspec.Struct, frozen=True):
     text: str | None = None
     language: str | None = None
     speaker: str | None = None
+    start: Annotated[int, msgspec.Meta(ge=0)] = 0
+    end: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 def read_examples(manifest: Path, selection: Selection) -> list[Example]:
     """Read the clips of a manifest that are asked for.
+
+    Where a recipe is given and brings the texts of the set along, they are read from there.
 
     Raises:
         ConfigError: it is not there, a line of it is wrong, or it has no such clip.
     """
     if not manifest.is_file():
         raise ConfigError("manifest", str(manifest), "a JSON-lines file that is there")
-    kept = None if selection.recipe is None else _held_out(manifest, selection.recipe)
+    source, kept = manifest, None
+    if selection.recipe is not None:
+        source = selection.recipe.speech.manifests.get(_set_of(manifest), manifest)
+        kept = _held_out(manifest, source, selection.recipe)
     examples = []
-    lines = manifest.read_text(encoding="utf-8").splitlines()
+    lines = source.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             entry = msgspec.json.decode(line, type=_Entry)
         except msgspec.DecodeError as error:
-            raise ConfigError("manifest", f"{manifest}:{number}", str(error)) from error
+            raise ConfigError("manifest", f"{source}:{number}", str(error)) from error
         path = manifest.parent / entry.audio
-        example = Example(path, entry.text, entry.language, entry.speaker, entry.duration)
+        example = Example(
+            path, entry.text, entry.language, entry.speaker, entry.duration, entry.start, entry.end
+        )
         if selection.wants(example) and (kept is None or path in kept):
             examples.append(example)
     if selection.limit and len(examples) > selection.limit:
@@ -100,16 +115,20 @@ def read_examples(manifest: Path, selection: Selection) -> list[Example]:
     return examples
 
 
-def _held_out(manifest: Path, recipe: Recipe) -> set[Path] | None:
+def _set_of(manifest: Path) -> str:
+    return manifest.resolve().parent.name
+
+
+def _held_out(manifest: Path, source: Path, recipe: Recipe) -> set[Path] | None:
     """Return the clips that training by ``recipe`` left out; none where it uses nothing of them."""
-    name = manifest.resolve().parent.name
+    name = _set_of(manifest)
     if name not in recipe.speech.weights:
         return None
     rule = recipe.speech.held_out.get(name)
     if rule is None:
         allowed = f"a set of which recipe {recipe.name} holds something out, not {name}"
         raise ConfigError("manifest", str(manifest), allowed)
-    _, tests = split(read_manifest(manifest.parent), rule)
+    _, tests = split(read_manifest(manifest.parent, source), rule)
     return {clip.audio for clip in tests}
 
 
@@ -122,7 +141,7 @@ def read_audio(example: Example, before: int = 0, after: int = 0) -> Pcm:
         after: the same, at the end.
 
     Raises:
-        ConfigError: it cannot be read, or is something else.
+        ConfigError: it cannot be read, is something else, or is shorter than the clip.
     """
     if example.audio is None:
         return np.zeros(int(example.duration * SAMPLE_RATE), np.float32)
@@ -133,7 +152,9 @@ def read_audio(example: Example, before: int = 0, after: int = 0) -> Pcm:
         raise ConfigError("audio", name, str(error)) from error
     if rate != SAMPLE_RATE or pcm.ndim != 1:
         raise ConfigError("audio", name, f"16 kHz mono, not {rate} Hz, shape {pcm.shape}")
-    return np.pad(pcm, (before, after))
+    if example.end is not None and example.end > len(pcm):
+        raise ConfigError("end", example.end, f"at most {len(pcm)}, the samples of {name}")
+    return np.pad(pcm[example.start : example.end], (before, after))
 
 
 __all__ = ["Example", "Selection", "read_audio", "read_examples"]

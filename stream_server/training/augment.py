@@ -1,4 +1,8 @@
-"""Perturbation on the training device: level, noise, room, telephone band, SpecAugment."""
+"""Perturbation on the training device: level, noise, room, microphone, telephone, SpecAugment.
+
+Speed is perturbed before, where clips are laid into rows (``corpus``): shapes stay as they are, as
+captured graphs need them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+_POINTS = 9
+"""Frequencies at which a microphone's gain is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,10 @@ class AugmentConfig:
     room: float = 0.2
     telephone: float = 0.15
     """Share of rows cut off at 3 to 4 kHz."""
+    microphone: float = 0.0
+    """Share of rows heard through another microphone: some frequencies louder, some fainter."""
+    microphone_gain: float = 9.0
+    """Decibels, at most, either way."""
     tract: float = 0.5
     """Share of rows whose frequencies are stretched, as by another length of the vocal tract."""
     tract_range: float = 0.12
@@ -72,6 +83,22 @@ def _noise(bands: Tensor, like: Tensor, config: AugmentConfig) -> Tensor:
     return noise / noise.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8)
 
 
+def _microphone(bands: Tensor, like: Tensor, config: AugmentConfig) -> Tensor:
+    """Return the gain of each row's microphone, [rows, bands], smooth over frequency.
+
+    Args:
+        bands: [1, bands], 0 to 1; the points between which gains go straight lie closer below.
+        like: [rows, samples].
+        config: how far they go.
+    """
+    decibels = (torch.rand(len(like), _POINTS, device=like.device) * 2 - 1) * config.microphone_gain
+    place = bands[0].sqrt() * (_POINTS - 1)
+    low = place.floor().long().clamp(max=_POINTS - 2)
+    part = place - low
+    gain: Tensor = 10 ** ((decibels[:, low] * (1 - part) + decibels[:, low + 1] * part) / 20)
+    return torch.where(_chance(len(like), config.microphone, like), gain, 1.0)
+
+
 def perturb(pcm: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
     """Perturb audio [rows, samples]; what lies behind a row's length stays zero."""
     rows, width = pcm.shape
@@ -88,6 +115,7 @@ def perturb(pcm: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
     echo[:, 0] = 1.0
     room = torch.fft.rfft(echo, size)
     spectrum = torch.where(_chance(rows, config.room, pcm), spectrum * room, spectrum)
+    spectrum = spectrum * _microphone(bands, pcm, config)
     # A telephone: nothing above 3 to 4 kHz.
     edge = torch.rand(rows, 1, device=pcm.device) * 0.125 + 0.375
     cut = (bands > edge) & _chance(rows, config.telephone, pcm)

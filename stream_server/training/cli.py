@@ -13,6 +13,7 @@ from typing import Annotated
 import torch
 import typer
 
+from stream_server.errors import ConfigError
 from stream_server.recogniser.checkpoint import load_model, save_config, save_language
 from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.support import GuardConfig
@@ -27,10 +28,25 @@ from stream_server.training.embedded_run import (
     train_embedded,
 )
 from stream_server.training.language_model import learn, read_texts
-from stream_server.training.pack import read_packs, write_packs, write_spoken
+from stream_server.training.pack import (
+    RATE,
+    read_packs,
+    read_recording,
+    write_packs,
+    write_spoken,
+)
 from stream_server.training.peers import PeerConfig
 from stream_server.training.phones import write_lexicon
+from stream_server.training.programs import require
 from stream_server.training.published_run import RunOptions, is_published, train_published
+from stream_server.training.readings import (
+    Trust,
+    Verifier,
+    manifest_line,
+    mark,
+    read_entries,
+    read_readings,
+)
 from stream_server.training.recipe import SpeechConfig, read_recipe, with_scheme
 from stream_server.training.synthesis import DIGITS, digit_strings, prompts, speak_all
 from stream_server.training.text import (
@@ -66,10 +82,12 @@ def pack(
     ] = None,
 ) -> None:
     """Put everything a run needs into one folder of few files."""
+    require("espeak-ng")  # asked for last
     recipe = read_recipe(recipe_file)
     names = {*recipe.speech.weights, *recipe.speech.held_out}
     names = {name for name in names if (speech / name).is_dir()}
-    clips, tests = load_sets(speech, sorted(names), recipe.speech.held_out)
+    rules, manifests = recipe.speech.held_out, recipe.speech.manifests
+    clips, tests = load_sets(speech, sorted(names), rules, manifests)
     clips = [clip for clip in clips if _is_wanted(clip, recipe.speech)]
     kept = [clip for found in tests.values() for clip in found if clip.duration < 20.0]
     output.mkdir(parents=True, exist_ok=True)
@@ -114,6 +132,7 @@ def synthesise(
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
 ) -> None:
     """Speak what a recipe asks for, beside what 'pack' wrote."""
+    require("espeak-ng", "flite")
     recipe = read_recipe(recipe_file)
     began = time.monotonic()
     speech = recipe.speech
@@ -140,6 +159,36 @@ def cut(
     cuts = find_cuts(model.to(target), tokenizer, clips, target, workers)
     (data / CUTS).write_text(json.dumps(cuts), encoding="utf-8")
     print(f"{sum(map(bool, cuts))} of {len(clips)} clips cut", flush=True)
+
+
+@app.command()
+def verify(
+    readings: Annotated[Path, typer.Argument(help="Lines of a clip's name and its words.")],
+    speech: Annotated[Path, typer.Option(help="Folder of the set, with its manifest.jsonl.")],
+    checkpoint: Annotated[Path, typer.Option(help="A network that never heard the voices.")],
+    output: Annotated[Path, typer.Option(help="Manifest to write.")],
+) -> None:
+    """Write the stretches of clips that bear out what was read in them.
+
+    A word in doubt is shown in brackets, with what it costs in nats a token.
+    """
+    read, entries = read_readings(readings), read_entries(speech)
+    for name in sorted(read.keys() - entries.keys()):
+        raise ConfigError("readings", name, f"a clip of {speech}")
+    trust = Trust()
+    verifier = Verifier(*load_model(checkpoint), trust)
+    lines, kept, whole = [], 0, 0
+    for name, words in sorted(read.items()):
+        pcm = read_recording(speech / str(entries[name]["audio"]))
+        aligned = verifier.words(pcm, words)
+        print(name, mark(aligned, trust), flush=True)
+        for stretch in verifier.stretches(pcm, aligned):
+            lines.append(manifest_line(entries[name], stretch) + "\n")
+            kept += stretch.end - stretch.start
+        whole += len(pcm)
+    output.write_text("".join(lines), encoding="utf-8")
+    hours = f"{kept / RATE / 3600:.3f} of {whole / RATE / 3600:.3f} h"
+    print(f"{len(lines)} stretches, {hours}", flush=True)
 
 
 def _is_wanted(clip: Clip, speech: SpeechConfig) -> bool:
@@ -216,7 +265,7 @@ def tune(
     recipe = read_recipe(recipe_file)
     rules = recipe.speech.held_out
     names = sorted(name for name in rules if (speech / name).is_dir())
-    _, tests = load_sets(speech, names, rules)
+    _, tests = load_sets(speech, names, rules, recipe.speech.manifests)
     model, tokenizer = load_model(checkpoint)
     tuner = Tuner(model, tokenizer, hear(model, tokenizer, tests, most), _print_rates)
     draft = tuner.tune(replace(START, guidance=model.config.draft.guidance))
@@ -255,6 +304,7 @@ def speak(
     from stream_server.training.synthesis import Prompt
     from stream_server.training.synthesis import speak as say
 
+    require("espeak-ng", "flite")
     draw = random.Random(seed).randrange(1 << 30)
     voice = prompts({"asked": [text]}, {"asked": 1.0}, 1, 0.0, draw)[0]
     packed = say(Prompt(text, voice.command, voice.set))

@@ -175,6 +175,7 @@ class Corpus:
         shares = self._shares(weights)
         self._names = list(shares)
         self._weights = list(shares.values())
+        self._shortest = [self._lengths[self._by_set[name][0]] for name in self._names]
         self._joined = {*config.joined, *(name for name in shares if name.endswith(_PARTS))}
 
     def _shares(self, weights: Mapping[str, float]) -> dict[str, float]:
@@ -213,9 +214,15 @@ class Corpus:
         samples = int(shape.samples * speed)
         lead = int(chance.uniform(0.02, 0.5) * RATE)
         tail = int(chance.uniform(0.02, 0.5) * RATE)
-        if chance.random() < self._config.empty:
+        # Of a set whose shortest clip is too long for the row nothing is drawn.
+        room = samples - tail - lead
+        shares = [
+            weight * (shortest <= room)
+            for weight, shortest in zip(self._weights, self._shortest, strict=True)
+        ]
+        if chance.random() < self._config.empty or not any(shares):
             return [], chance.randrange(min(RATE // 2, samples - 1), samples)
-        name = chance.choices(self._names, self._weights)[0]
+        name = chance.choices(self._names, shares)[0]
         pool = self._by_set[name]
         wanted = chance.uniform(0.4, 1.0) * samples
         least = 0 if name in self._joined else samples // 2

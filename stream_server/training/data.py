@@ -1,8 +1,9 @@
 """Recordings for training: manifests, which clips are kept for testing, and plain text.
 
 A manifest is a JSON-lines file beside its audio: ``audio``, ``text``, ``language``, ``speaker``,
-``duration``. A clip kept for testing is never trained on, nor is its sentence where the sentence
-is what is being tested (read or synthesised by anybody else).
+``duration``; where a clip is a stretch of its audio, ``start`` and ``end`` too, in samples. A clip
+kept for testing is never trained on, nor is its sentence where the sentence is what is being tested
+(read or synthesised by anybody else).
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from stream_server.errors import ConfigError
 
 _DROPPED = re.compile(r"[^a-z' ]+")
 _SPACES = re.compile(r" +")
@@ -34,6 +38,10 @@ class Clip:
     """Seconds."""
     set: str
     """Name of the folder it comes from."""
+    start: int = 0
+    """Sample of the recording where it begins."""
+    end: int | None = None
+    """Sample behind its last; none: it goes on to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +72,42 @@ def plain_text(text: str) -> str | None:
     return _TO_DAY.sub(r"to\1", plain) or None
 
 
-def read_manifest(folder: Path) -> list[Clip]:
-    """Read the English clips of a set whose transcripts are known, in the order of file names."""
+def read_manifest(folder: Path, manifest: Path | None = None) -> list[Clip]:
+    """Read the English clips of a set whose transcripts are known, in the order of file names.
+
+    Args:
+        folder: where the audio is.
+        manifest: in the place of the folder's own.
+
+    Raises:
+        ConfigError: it is not there, or a line of it is wrong.
+    """
+    path = manifest or folder / "manifest.jsonl"
+    if not path.is_file():
+        raise ConfigError("manifest", str(path), "a JSON-lines file that is there")
     clips = []
-    for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if entry["language"] != "en" or not entry["text"]:
-            continue
-        text = plain_text(entry["text"])
-        if text is not None:
-            speaker = entry["speaker"] or folder.name
-            audio = folder / entry["audio"]
-            clips.append(Clip(audio, text, speaker, float(entry["duration"]), folder.name))
-    return sorted(clips, key=lambda clip: clip.audio.name)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            clip = _clip(folder, json.loads(line))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError("manifest", f"{path}:{number}", repr(error)) from error
+        if clip is not None:
+            clips.append(clip)
+    return sorted(clips, key=lambda clip: (clip.audio.name, clip.start))
+
+
+def _clip(folder: Path, entry: Mapping[str, Any]) -> Clip | None:
+    """Return what a line of a manifest is about; none where it is of no use here."""
+    if entry["language"] != "en" or not entry["text"]:
+        return None
+    text = plain_text(entry["text"])
+    if text is None:
+        return None
+    start, end = entry.get("start", 0), entry.get("end")
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError(f"samples {start} to {end}")
+    audio, speaker = folder / entry["audio"], entry["speaker"] or folder.name
+    return Clip(audio, text, speaker, float(entry["duration"]), folder.name, start, end)
 
 
 def split(clips: list[Clip], rule: HeldOut) -> tuple[list[Clip], list[Clip]]:
@@ -93,9 +124,18 @@ def split(clips: list[Clip], rule: HeldOut) -> tuple[list[Clip], list[Clip]]:
 
 
 def load_sets(
-    root: Path, names: Iterable[str], rules: Mapping[str, HeldOut]
+    root: Path,
+    names: Iterable[str],
+    rules: Mapping[str, HeldOut],
+    manifests: Mapping[str, Path] | None = None,
 ) -> tuple[list[Clip], dict[str, list[Clip]]]:
     """Read sets and split them.
+
+    Args:
+        root: folder of the sets.
+        names: of the sets.
+        rules: what of them is kept for testing.
+        manifests: of sets whose folders have none with text.
 
     Returns:
         Clips to train on, without any sentence of more than five words that a test clip of a
@@ -106,7 +146,7 @@ def load_sets(
     sealed: set[str] = set()
     for name in names:
         rule = rules.get(name, HeldOut())
-        kept, test = split(read_manifest(root / name), rule)
+        kept, test = split(read_manifest(root / name, (manifests or {}).get(name)), rule)
         train += kept
         tests[name] = test
         if rule.last_clips:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from stream_server.errors import ConfigError
 from stream_server.training.data import Clip
 
 RATE = 16_000
@@ -38,13 +39,38 @@ class Packed:
     """Kept for testing: never trained on."""
 
 
-def _encode(job: tuple[Path, int]) -> bytes:
+def read_recording(path: Path) -> Samples:
+    """Read a whole recording.
+
+    Raises:
+        ConfigError: it cannot be read, or is something else than 16 kHz mono.
+    """
+    try:
+        pcm, rate = soundfile.read(path, dtype="int16")
+    except soundfile.LibsndfileError as error:
+        raise ConfigError("audio", str(path), str(error)) from error
+    if rate != RATE or pcm.ndim != 1:
+        raise ConfigError("audio", str(path), f"16 kHz mono, not {rate} Hz, shape {pcm.shape}")
+    return np.ascontiguousarray(pcm)
+
+
+def read_clip(clip: Clip) -> Samples:
+    """Read a clip, a stretch of a recording where it is one.
+
+    Raises:
+        ConfigError: the recording cannot be read, is no 16 kHz mono, or is shorter than that.
+    """
+    pcm = read_recording(clip.audio)
+    if clip.end is not None and clip.end > len(pcm):
+        raise ConfigError("end", clip.end, f"at most {len(pcm)}, the samples of {clip.audio}")
+    return pcm[clip.start : clip.end]
+
+
+def _encode(job: tuple[Clip, int]) -> bytes:
     import av
 
-    path, bit_rate = job
-    pcm, rate = soundfile.read(path, dtype="int16")
-    if rate != RATE:
-        raise ValueError(f"{path} has {rate} Hz; manifests hold 16 kHz mono")
+    clip, bit_rate = job
+    pcm = read_clip(clip)
     target = io.BytesIO()
     with av.open(target, "w", format="ogg") as container:
         stream = container.add_stream("libopus", rate=RATE, layout="mono")
@@ -58,7 +84,11 @@ def _encode(job: tuple[Path, int]) -> bytes:
         soundfile.read(io.BytesIO(data))
     except soundfile.LibsndfileError:
         # libsndfile refuses an Ogg of a single page, which is what a very short clip becomes.
-        return path.read_bytes()
+        if clip.start == 0 and clip.end is None:
+            return clip.audio.read_bytes()
+        target = io.BytesIO()
+        soundfile.write(target, pcm, RATE, format="FLAC")
+        return target.getvalue()
     return data
 
 
@@ -84,12 +114,15 @@ def write_packs(
         tests: clips that are kept from training.
         bit_rate: bits a second.
         report: called with the count of clips done.
+
+    Raises:
+        ConfigError: a recording cannot be read, or is shorter than a clip of it.
     """
     jobs = [(clip, False) for clip in clips] + [(clip, True) for clip in tests]
     parts: list[tuple[list[dict[str, object]], list[bytes]]] = [([], [])]
     used = 0
     with ProcessPoolExecutor() as pool:
-        blobs = pool.map(_encode, [(clip.audio, bit_rate) for clip, _ in jobs], chunksize=16)
+        blobs = pool.map(_encode, [(clip, bit_rate) for clip, _ in jobs], chunksize=16)
         for done, ((clip, held_out), blob) in enumerate(zip(jobs, blobs, strict=True), 1):
             if used + len(blob) > PART_BYTES:
                 parts.append(([], []))
@@ -152,7 +185,9 @@ __all__ = [
     "RATE",
     "Packed",
     "Samples",
+    "read_clip",
     "read_packs",
+    "read_recording",
     "read_spoken",
     "write_packs",
     "write_spoken",

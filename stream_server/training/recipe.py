@@ -42,6 +42,8 @@ class SpeechConfig:
     weights: dict[str, float] = field(default_factory=dict)
     """Probability weight of each set, ``espeak`` and ``flite`` included."""
     held_out: dict[str, HeldOut] = field(default_factory=dict)
+    manifests: dict[str, Path] = field(default_factory=dict)
+    """Of sets whose own manifests have no texts; a recipe names them as they lie beside it."""
     only: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Of these sets, only the clips that are made of these words."""
     max_seconds: float = 16.0
@@ -110,12 +112,14 @@ def read_recipe(path: Path) -> Recipe:
         name: build(HeldOut, rule, f"speech.held_out.{name}")
         for name, rule in speech.pop("held_out", {}).items()
     }
+    manifests = {name: path.parent / file for name, file in speech.pop("manifests", {}).items()}
+    given = {**speech, "held_out": rules, "manifests": manifests}
     return Recipe(
         name=data["name"],
         seed=data.get("seed", 0),
         vocabulary=data["vocabulary"],
         model=data["model"],
-        speech=build(SpeechConfig, {**speech, "held_out": rules}, "speech"),
+        speech=build(SpeechConfig, given, "speech"),
         batch=build(BatchConfig, data.get("batch", {}), "batch"),
         augment=build(AugmentConfig, data.get("augment", {}), "augment"),
         losses=build(LossConfig, data.get("losses", {}), "losses"),

@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields, replace
 
 import jiwer
 import numpy as np
-import soundfile
 import torch
 
 from stream_server.recogniser.beam import BeamSearch
@@ -21,7 +20,7 @@ from stream_server.recogniser.model import TranscriptionModel
 from stream_server.recogniser.network import TextCodec
 from stream_server.recogniser.tokenizer import END, TEXT, Tokenizer
 from stream_server.training.data import Clip
-from stream_server.training.pack import RATE
+from stream_server.training.pack import RATE, read_clip
 
 START = DraftConfig(
     candidates=12, beam=48, causal=0.0, language=0.4, token=1.6, unknown=2.5, temperature=1.3
@@ -72,7 +71,7 @@ def hear(
         short = [clip for clip in clips if clip.duration < model.config.max_seconds - 1]
         picks = np.linspace(0, len(short) - 1, min(most, len(short))).astype(int)
         for number, pick in enumerate(picks):
-            pcm, _ = soundfile.read(short[pick].audio, dtype="float32")
+            pcm = read_clip(short[pick]).astype(np.float32) / 32768
             padded = torch.from_numpy(np.pad(pcm, RATE // 5))[None]
             language = torch.tensor([tokenizer.language("en")])
             encoded = model.listen(padded, torch.tensor([padded.shape[1]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import get_args
 
 import pytest
@@ -125,6 +126,11 @@ def test_a_subclass_is_answered_as_its_base() -> None:
 def test_config_error_names_key_value_and_what_is_allowed() -> None:
     error = ConfigError("listen.port", 70_000, "0 to 65535")
     assert str(error) == "listen.port=70000 is not valid: 0 to 65535"
+    assert (error.key, error.value, error.allowed) == ("listen.port", 70_000, "0 to 65535")
+
+
+def test_config_error_comes_from_another_process_as_it_was() -> None:
+    error = pickle.loads(pickle.dumps(ConfigError("listen.port", 70_000, "0 to 65535")))
     assert (error.key, error.value, error.allowed) == ("listen.port", 70_000, "0 to 65535")
 
 

@@ -75,6 +75,27 @@ def test_a_set_that_was_trained_on_whole_is_refused(manifest: Path, tmp_path: Pa
         read_examples(manifest, Selection(recipe=recipe(tmp_path, "")))
 
 
+def test_texts_that_a_recipe_brings_along_are_those_of_stretches(
+    write_manifest: Callable[..., Path], tmp_path: Path
+) -> None:
+    untold = write_manifest([(name, None, who, 1.0) for name, _, who, *_ in CLIPS[:2]])
+    lines = (
+        '{"audio": "a.wav", "text": "one", "language": "en", "speaker": "ann", "duration": 0.5,'
+        ' "start": 8000, "end": 16000}\n'
+        '{"audio": "b.wav", "text": "three", "language": "en", "speaker": "bob", "duration": 0.1,'
+        ' "start": 100, "end": 1700}\n'
+        '{"audio": "b.wav", "text": "four", "language": "en", "speaker": "bob", "duration": 0.1,'
+        ' "start": 1700, "end": 90000}\n'
+    )
+    (tmp_path / "read.jsonl").write_text(lines)
+    rules = '[speech.manifests]\ntoy = "read.jsonl"\n[speech.held_out.toy]\nspeakers = ["bob"]'
+    kept, beyond = read_examples(untold, Selection(recipe=recipe(tmp_path, rules)))
+    assert (kept.text, kept.start, kept.end) == ("three", 100, 1700)
+    assert len(read_audio(kept, 5, 6)) == 1611
+    with pytest.raises(ConfigError, match="end=90000"):
+        read_audio(beyond)
+
+
 def test_nothing_to_measure_is_refused(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is there"):
         read_examples(tmp_path / "no.jsonl", Selection())

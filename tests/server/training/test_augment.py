@@ -16,7 +16,7 @@ from stream_server.training.augment import (
 )
 
 NOTHING = AugmentConfig(noise=0, babble=0, room=0, telephone=0, frequency_masks=0, time_masks=0)
-EVERYTHING = AugmentConfig(noise=1, babble=1, room=1, telephone=1)
+EVERYTHING = AugmentConfig(noise=1, babble=1, room=1, telephone=1, microphone=1)
 
 
 def tones(*lengths: int) -> tuple[Tensor, Tensor]:
@@ -82,6 +82,25 @@ def test_the_telephone_cuts_high_tones_off() -> None:
     assert (spectrum[:, 6000] < 0.01 * spectrum[:, 1000]).all()
     spectrum = torch.fft.rfft(perturb(pcm, lengths, NOTHING)).abs()
     assert (spectrum[:, 6000] > 0.9 * spectrum[:, 1000]).all()
+
+
+def test_microphones_change_how_loud_frequencies_are_and_no_more_than_asked() -> None:
+    t = torch.arange(16_000) / 16_000
+    pitches = torch.tensor([120, 500, 1000, 2000, 4000, 7000])
+    pcm = 0.03 * torch.sin(2 * torch.pi * pitches[:, None] * t).sum(0).expand(16, -1)
+    lengths = torch.full((16,), 16_000)
+    only = AugmentConfig(noise=0, babble=0, room=0, telephone=0, microphone=1, microphone_gain=6.0)
+
+    def levels(config: AugmentConfig) -> Tensor:
+        """Decibels of the tones, the mean of each row left out."""
+        heard = torch.fft.rfft(perturb(pcm, lengths, config)).abs()[:, pitches]
+        decibels = 20 * heard.log10()
+        return decibels - decibels.mean(1, keepdim=True)
+
+    changed = levels(only) - levels(NOTHING)
+    assert changed.std(0).min() > 1.0, "every frequency, another way in every row"
+    assert changed.abs().max() < 12.0, "6 dB either way, around a mean of at most 6"
+    assert levels(NOTHING).abs().max() < 0.5
 
 
 def test_a_room_goes_on_after_the_sound() -> None:

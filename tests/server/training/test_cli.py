@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from stream_server.errors import ConfigError, DiffscribeError
 from stream_server.recogniser.checkpoint import load_model
 from stream_server.training.cli import app
 from stream_server.training.pack import RATE, Samples, read_packs, read_spoken
@@ -161,6 +162,65 @@ def test_only_clips_of_the_words_asked_for_are_packed(
     command("pack", recipe_file, "--speech", speech, "--sentences", sentences, "--output", tmp_path)
     clips = read_packs(tmp_path, workers=1)
     assert [clip.text for clip in clips if clip.set == "words"] == ["one", "two"]
+
+
+def test_a_set_is_packed_with_texts_from_beside_the_recipe(
+    recipe_file: Path, speech: Path, tmp_path: Path
+) -> None:
+    manifest = speech / "words" / "manifest.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    untold = [json.dumps({**line, "text": None}) + "\n" for line in lines]
+    manifest.write_text("".join(untold))
+    read = {**lines[0], "text": "six", "start": 1000, "end": 5000, "duration": 0.25}
+    (recipe_file.parent / "read.jsonl").write_text(json.dumps(read) + "\n")
+    named = '[speech.manifests]\nwords = "read.jsonl"\n\n[speech.weights]'
+    recipe_file.write_text(recipe_file.read_text().replace("[speech.weights]", named))
+    sentences = tmp_path / "sentences.txt"
+    command("pack", recipe_file, "--speech", speech, "--sentences", sentences, "--output", tmp_path)
+    (clip,) = [clip for clip in read_packs(tmp_path, workers=1) if clip.set == "words"]
+    assert (clip.text, clip.held_out) == ("six", False)
+    assert 4000 <= len(clip.pcm) < 4400
+    assert Lexicon.load(tmp_path / "lexicon.json").encode("six")
+
+
+def test_readings_are_verified(
+    recipe_file: Path, packed: Path, speech: Path, tmp_path: Path
+) -> None:
+    train(recipe_file, packed, tmp_path / "run")
+    readings, output = tmp_path / "readings.txt", tmp_path / "read.jsonl"
+    readings.write_text("5 five\n0 ~\n")
+    verify = (
+        "verify", readings, "--speech", speech / "words",
+        "--checkpoint", tmp_path / "run" / "checkpoint", "--output", output,
+    )  # fmt: skip
+    result = command(*verify)
+    assert result.exit_code == 0, result.output
+    first, second, last = result.output.splitlines()
+    assert first == "0 ~"
+    assert "five" in second
+    assert last.startswith(f"{len(output.read_text().splitlines())} stretches, ")
+    readings.write_text("nobody five\n")
+    with pytest.raises(ConfigError, match="readings='nobody'"):
+        command(*verify)
+
+
+@pytest.mark.parametrize("words", [("pack",), ("synthesise",), ("speak",)])
+def test_a_synthesiser_that_is_missing_is_told_at_once(
+    recipe_file: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:  # fmt: skip
+    options: dict[str, tuple[str | Path, ...]] = {
+        "pack": (
+            recipe_file, "--speech", speech, "--sentences", tmp_path / "sentences.txt",
+            "--output", tmp_path / "packed",
+        ),
+        "synthesise": (recipe_file, "--data", tmp_path),
+        "speak": ("hello", "--output", tmp_path / "a.wav"),
+    }  # fmt: skip
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DiffscribeError, match="apt-get install espeak-ng"):
+        command(*words, *options[words[0]])
+    assert not (tmp_path / "packed").exists()
 
 
 @pytest.mark.parametrize("words", [("run",), ("pack",), ("run", "nowhere.toml")])

@@ -61,6 +61,17 @@ def test_audio_is_what_a_plain_loop_gathers(
         np.testing.assert_allclose(batch.pcm.numpy(), naive(layout, clips, batch), atol=1e-5)
 
 
+def test_rows_have_speeds_of_their_own_and_a_shape_all_the_same(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus(speed=(0.87, 1.15), durations=(2.0,))
+    layouts = [corpus.draw(random.Random(seed), 0) for seed in range(12)]
+    speeds = [speed for layout in layouts for speed in layout.speeds]
+    assert min(speeds) < 0.9
+    assert max(speeds) > 1.12
+    assert all(0.87 <= speed <= 1.15 for speed in speeds)
+    assert len(set(speeds)) == len(speeds)
+    assert {corpus.lay_out(layout).pcm.shape for layout in layouts} == {(4, 32_000)}
+
+
 def test_text_is_that_of_the_clips_in_order(
     make_corpus: MakeCorpus, clips: list[Packed], tokenizer: Tokenizer, lexicon: Lexicon
 ) -> None:
@@ -199,6 +210,17 @@ def test_clips_longer_than_the_row_are_not_taken(tokenizer: Tokenizer) -> None:
     assert batch.text_lengths.tolist() == [0, 0]
 
 
+def test_a_set_whose_clips_are_all_too_long_leaves_the_row_to_others(
+    clips: list[Packed], tokenizer: Tokenizer
+) -> None:
+    config = BatchConfig(seconds=55.0, durations=(0.55,), speed=(1.0, 1.0), empty=0.0)
+    weights = {"words": 1000.0, "tones": 1.0}  # of 0.6 s, and of 0.25 s and more
+    corpus = Corpus(clips, tokenizer, weights, config, torch.device("cpu"))
+    pieces = corpus.draw(random.Random(0), 0).pieces
+    assert len(pieces) > 10
+    assert {clips[piece.clip].set for _, piece in pieces} == {"tones"}
+
+
 def test_seconds_are_told_by_set(make_corpus: MakeCorpus, clips: list[Packed]) -> None:
     seconds = make_corpus().seconds
     assert set(seconds) == {"tones", "words"}
@@ -235,7 +257,7 @@ def test_rows_are_made_of_parts_of_what_can_be_cut(
     clips: list[Packed], tokenizer: Tokenizer, lexicon: Lexicon
 ) -> None:
     """Of a set that is cut, rows begin with parts as often as asked; the audio is the words'."""
-    config = BatchConfig(seconds=8.0, durations=(1.0,), speed=(1.0, 1.0), parts=1.0, empty=0.0)
+    config = BatchConfig(seconds=40.0, durations=(1.0,), speed=(1.0, 1.0), parts=1.0, empty=0.0)
     cuts = [[] if " " not in clip.text else [4800] for clip in clips]
     corpus = Corpus(clips, tokenizer, {"words": 1.0}, config, torch.device("cpu"), lexicon, cuts)
     halves = {}

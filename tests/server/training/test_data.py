@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_server.errors import ConfigError
 from stream_server.training.data import (
     Clip,
     HeldOut,
@@ -100,6 +101,51 @@ def test_a_manifest_gives_what_can_be_used_in_the_order_of_names(
         Clip(folder / "a.opus", "first", "birds", 1.5, "birds"),
         Clip(folder / "b.opus", "second", "ann", 2.0, "birds"),
     ]
+
+
+def test_a_manifest_elsewhere_has_stretches_of_the_audio(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    folder = write("birds", entry("a.opus", None))  # type: ignore[arg-type]
+    lines = [
+        entry("a.opus", "Second.", "ann", start=16_000, end=48_000, duration=2),
+        entry("a.opus", "First.", "ann", start=100, end=16_000, duration=1),
+        entry("b.opus", "Third.", "ann"),
+    ]
+    read = tmp_path / "read.jsonl"
+    read.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    found = [(clip.audio, clip.text, clip.start, clip.end) for clip in read_manifest(folder, read)]
+    assert found == [
+        (folder / "a.opus", "first", 100, 16_000),
+        (folder / "a.opus", "second", 16_000, 48_000),
+        (folder / "b.opus", "third", 0, None),
+    ]
+    assert read_manifest(folder) == []
+    train, _ = load_sets(tmp_path, ["birds"], {}, {"birds": read})
+    assert [clip.set for clip in train] == ["birds"] * 3
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("{", "JSONDecodeError"),
+        ("{}", "KeyError"),
+        ("[]", "TypeError"),
+        (json.dumps(entry("a.opus", "x", start=5, end=5)), "samples 5 to 5"),
+        (json.dumps(entry("a.opus", "x", start=-1)), "samples -1"),
+        (json.dumps(entry("a.opus", "x", duration="long")), "ValueError"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, wrong: str) -> None:
+    good = json.dumps(entry("a.opus", "x"))
+    (tmp_path / "manifest.jsonl").write_text(f"{good}\n{line}\n")
+    with pytest.raises(ConfigError, match=rf"manifest\.jsonl:2.*{wrong}"):
+        read_manifest(tmp_path)
+
+
+def test_a_set_without_a_manifest_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a JSON-lines file that is there"):
+        read_manifest(tmp_path)
 
 
 CLIPS = st.lists(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from stream_server.errors import ConfigError
 from stream_server.training import pack
 from stream_server.training.data import Clip
 from stream_server.training.pack import (
@@ -90,16 +92,39 @@ def test_no_clips_make_an_empty_pack(tmp_path: Path) -> None:
     assert read_packs(tmp_path, workers=1) == []
 
 
-def test_a_recording_of_another_rate_is_refused_or_resampled(
+def test_a_recording_that_is_of_no_use_is_refused(
     tmp_path: Path, record: Callable[..., Clip], tone: Callable[..., Samples]
 ) -> None:
-    clip = record("fast", tone(3, 24_000), rate=48_000)
-    try:
-        write_packs(tmp_path, [clip], [], 12_000, lambda _: None)
-    except ValueError:
-        return
+    fast = record("fast", tone(3, 24_000), rate=48_000)
+    none = replace(fast, audio=tmp_path / "none.wav")
+    broken = replace(fast, audio=tmp_path / "broken.wav")
+    broken.audio.write_bytes(b"no audio")
+    short = replace(record("short", tone(3, 8000)), end=8001)
+    for clip, told in (
+        (fast, "16 kHz mono, not 48000 Hz"),
+        (none, r"none\.wav"),
+        (broken, r"broken\.wav"),
+        (short, "at most 8000, the samples of"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            write_packs(tmp_path, [clip], [], 12_000, lambda _: None)
+
+
+@pytest.mark.parametrize(("start", "end"), [(3200, 12_800), (0, 6400), (9600, None), (100, 500)])
+def test_a_stretch_of_a_recording_is_packed_alone(
+    tmp_path: Path,
+    record: Callable[..., Clip],
+    tone: Callable[..., Samples],
+    start: int,
+    end: int | None,
+) -> None:
+    whole = tone(4, 16_000)
+    clip = replace(record("whole", whole), start=start, end=end)
+    write_packs(tmp_path, [clip], [], 24_000, lambda _: None)
     (packed,) = read_packs(tmp_path, workers=1)
-    assert len(packed.pcm) == 8000
+    part = whole[start:end]
+    assert 0 <= len(packed.pcm) - len(part) <= TAIL
+    assert signal_to_noise(part, packed.pcm[: len(part)]) > 15
 
 
 def test_clips_kept_for_testing_are_known(

@@ -63,6 +63,8 @@ def test_a_recipe_of_the_tree_is_sound(path: Path) -> None:
     only_tested = set(speech.held_out) - set(speech.weights)
     assert all(speech.held_out[name].every for name in only_tested)
     assert set(speech.only) <= set(speech.weights)
+    assert set(speech.manifests) <= set(speech.weights)
+    assert all(manifest.is_file() for manifest in speech.manifests.values())
     assert set(batch.joined) <= set(speech.weights)
     assert all(weight > 0 for weight in speech.weights.values())
     assert path not in FROM_SCRATCH or max(batch.durations) <= model_config(recipe).max_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,18 @@ def clips(model: TranscriptionModel, tokenizer: Tokenizer, tmp_path: Path) -> li
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(RATE), RATE)
     return hear(model, tokenizer, {"a": [Clip(path, "one two three", "ann", 1.0, "a")] * 2}, 2)
+
+
+def test_of_a_stretch_no_more_is_heard(
+    model: TranscriptionModel, trainer: Trainer, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(2 * RATE), RATE)
+    whole = Clip(tmp_path / "a.wav", "one", "ann", 2.0, "a")
+    stretch = replace(whole, start=RATE // 2, end=3 * RATE // 2, duration=1.0)
+    sizes = [
+        len(hear(model, trainer.tokenizer, {"a": [clip]}, 1)[0].logs) for clip in (whole, stretch)
+    ]
+    assert (sizes[0] - sizes[1]) * model.samples_per_ctc_frame == pytest.approx(RATE, abs=2000)
 
 
 def test_clips_are_heard_set_by_set_and_every_second_decides(
