@@ -27,6 +27,7 @@ from stream_server.recogniser.features import HOP
 from stream_server.recogniser.graphs import Graphs
 from stream_server.recogniser.kernels.choice import Kernels, pick_kernels
 from stream_server.recogniser.leases import Leases, SlotPrompts
+from stream_server.recogniser.memory import send
 from stream_server.recogniser.network import Heard, Network
 from stream_server.recogniser.published import PublishedConfig, PublishedModel
 from stream_server.recogniser.units import PROMPT_UNITS, UNITS, bucket, split_rows
@@ -175,8 +176,7 @@ class DeviceModel:
         """Return slots and parts of units, filled up with some that are nobody's."""
         filled = units + [(self._scratch, 0)] * (count - len(units))
         # One transfer for both.
-        both = torch.tensor(filled, dtype=torch.long).view(count, 2).t().contiguous()
-        slots, parts = both.to(self._device)
+        slots, parts = send([[unit[each] for unit in filled] for each in range(2)], self._device)
         return slots, parts
 
     def hear(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Heard:
@@ -200,7 +200,7 @@ class DeviceModel:
             embeddings, positions = self._model.prompt(tokens, said, samples)
             prompts = SlotPrompts.of(positions, leases)
             state = self._denoiser.slots
-            own = torch.tensor(prompts.slots, device=self._device)
+            own = send(prompts.slots, self._device)
             # Of slots that are in no step.
             state.heard[own, : embeddings.shape[1]] = embeddings.to(state.heard.dtype)
             state.prompts[own] = positions
@@ -280,7 +280,7 @@ class DeviceModel:
             places(torch.bool),
         )
         with self._here():
-            own = torch.tensor(cache.slots, device=self._device)
+            own = send(cache.slots, self._device)
             self._lay_out(rows, own)
             sizes = [-(-size // unit) for size in rows.sizes]
             for group in split_rows(sizes, self._units[-1]):
@@ -302,7 +302,7 @@ class DeviceModel:
         state, width = self._denoiser.slots, rows.canvas.shape[1]
         state.canvas[own, :width] = rows.canvas
         state.soft[own, :width] = rows.conditioning.to(state.soft.dtype)
-        state.widths[own] = torch.tensor(rows.sizes, device=self._device)
+        state.widths[own] = send(rows.sizes, self._device)
         state.heat[own] = rows.temperature
         seeds = torch.empty(len(rows.sizes), dtype=torch.long, device=self._device)
         for row, generator in enumerate(rows.generators):
@@ -321,8 +321,8 @@ class DeviceModel:
         new = self.read(slots, PROMPT_UNITS[-1])
         key = ("step", bucket(len(units), self._units), bucket(len(new), PROMPT_UNITS))
         canvases = self._fill_units([(slot, part) for slot, _, part in units], key[1])
+        at = send([row for _, row, _ in units], self._device)
         outcome: Outcome = self._run(key, self._step, (*canvases, *self._fill_units(new, key[2])))
-        at = torch.tensor([row for _, row, _ in units], device=self._device)
         parts = canvases[1][: len(units)]
         for name in ("argmax", "entropy", "probability", "accepted"):
             place: Tensor = getattr(found, name)

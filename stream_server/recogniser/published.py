@@ -28,6 +28,7 @@ from stream_server.recogniser.draft import DraftConfig, Logs
 from stream_server.recogniser.encoder import WhisperAudioEncoder
 from stream_server.recogniser.features import RATE, FeatureConfig, LogMel
 from stream_server.recogniser.gemma import PromptConfig
+from stream_server.recogniser.memory import send
 from stream_server.recogniser.model import CanvasConfig
 from stream_server.recogniser.projector import Projector, ProjectorConfig
 from stream_server.recogniser.support import GuardConfig
@@ -205,7 +206,7 @@ class PublishedModel(nn.Module):
         """
         # All at once: a launch or a transfer for each row takes longer than its work.
         parts = [part for language in languages for part in self._prompts[language]]
-        ids = torch.tensor([token for part in parts for token in part], device=tokens.device)
+        ids = send([token for part in parts for token in part], tokens.device)
         around = torch.split(self.decoder.embed(ids), [len(part) for part in parts])
         audio = tokens.to(around[0].dtype)
         kept = [self._kept(each) for each in lengths or [WINDOW_SECONDS * RATE] * len(tokens)]
@@ -215,7 +216,7 @@ class PublishedModel(nn.Module):
             for piece in (around[2 * row], heard[: kept[row]], around[2 * row + 1])
         ]
         sizes = [sum(map(len, pieces[first : first + 3])) for first in range(0, len(pieces), 3)]
-        positions = torch.tensor(sizes, device=tokens.device)
+        positions = send(sizes, tokens.device)
         flat = torch.cat(pieces)
         if len(set(sizes)) == 1:
             return flat.view(len(sizes), sizes[0], -1), positions

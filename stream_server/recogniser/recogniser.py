@@ -33,6 +33,7 @@ from stream_server.recogniser.interface import (
     Row,
     Utterance,
 )
+from stream_server.recogniser.memory import send
 from stream_server.recogniser.network import Heard, Listener, Network, TextCodec
 from stream_server.recogniser.support import GuardConfig, confidence, keep, support
 from stream_server.recogniser.tokenizer import END
@@ -221,7 +222,7 @@ class DiffusionRecogniser:
         if self.sampler.is_absorbing:
             draft = [MASK] * width
         if draft:
-            row.canvas[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=self._device)
+            row.canvas[: len(draft)] = send(draft, self._device)
         row.conditioning = row.evidence = None
         row.argmax = []
         row.unchanged = 0

@@ -275,26 +275,71 @@ def test_who_goes_leaves_its_slot_though_others_were_heard_with_it(model: Publis
     assert fast._leases.free == ROWS + SPARE - 1
 
 
+def to_gpu(model: PublishedModel) -> torch.device:
+    """Move a model as one is loaded: features and projector stay in float32."""
+    device = torch.device("cuda")
+    model.to(device, torch.bfloat16)
+    model.projector.float()
+    model.features.float()
+    return device
+
+
 @pytest.mark.gpu
 def test_listening_beside_a_step_on_a_gpu(model: PublishedModel) -> None:
-    """With graphs on two streams, over and over: what one writes the other must not see."""
-    device = torch.device("cuda")
-    model.to(device)
+    """With graphs on two streams, over and over: what one writes the other must not see.
+
+    Compared with one stream and the same company: another company means products of other sizes,
+    which are rounded otherwise.
+    """
+    device = to_gpu(model)
+    fast, serial = (DeviceModel(model, fused_kernels(), ROWS) for _ in range(2))
+    fast.warm()
+    serial._ear = None
+    wanted = transcribe(serial, device, True)
+    for _ in range(20):
+        assert same(transcribe(fast, device, True), wanted)
+
+
+@pytest.mark.gpu
+def test_neither_listening_nor_a_step_waits_for_the_device(model: PublishedModel) -> None:
+    device = to_gpu(model)
     fast = DeviceModel(model, fused_kernels(), ROWS)
     fast.warm()
-    apart = transcribe(fast, device, False)
-    for _ in range(20):
-        assert same(transcribe(fast, device, True), apart)
+    sound = torch.zeros(2, 8_000, device=device), torch.tensor([8_000, 6_000], device=device)
+    said = torch.tensor([0, 1], device=device)
+    generators = tuple(torch.Generator(device).manual_seed(row) for row in range(2))
+    canvas = torch.full((2, 16), 7, device=device)
+    soft = torch.zeros(2, 16, fast.conditioning_size, device=device)
+    heat = torch.full((2,), 0.8, device=device)
+    state = StepInput(canvas, (16, 8), soft, (False,) * 2, heat, generators)
+    cuda: Any = torch.cuda  # some of it is not typed
+    slept = cuda.Event()
+
+    def sleep() -> None:
+        cuda._sleep(10**9)  # cycles: half a second
+        slept.record()
+
+    with torch.inference_mode():
+        cache, _ = fast.hear(*sound, said)
+        for _ in range(2):  # the first time memory is asked for, and that may wait
+            with torch.cuda.stream(fast._ear):
+                sleep()
+            finish = fast.begin(*sound, said)
+            is_begun = not slept.query()
+            finish()
+            assert slept.query()
+            sleep()
+            fast.step(state, cache)
+            is_launched = not slept.query()
+            torch.cuda.synchronize()
+    assert is_begun
+    assert is_launched
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("is_float8", [False, True])
 def test_graphs_decode_as_the_eager_step_does(model: PublishedModel, is_float8: bool) -> None:
-    device = torch.device("cuda")
-    model.to(device, torch.bfloat16)
-    # Features and projector stay in float32, as where a model is loaded.
-    model.projector.float()
-    model.features.float()
+    device = to_gpu(model)
     seen: list[tuple[int, int]] = []
     fast = DeviceModel(model, fused_kernels(), ROWS)
     eager = DeviceModel(model, fused_kernels(), ROWS)

@@ -5,13 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stream_server.recogniser.memory import gpu_memory
+from stream_server.recogniser.memory import gpu_memory, send
 
 
 def test_without_a_gpu_nothing_is_held() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert gpu_memory() == 0
+
+
+@pytest.mark.parametrize("numbers", [[3, 1], [[3, 1], [0, 2]], [[], []]])
+@pytest.mark.parametrize("kind", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_numbers_arrive(numbers: list[int], kind: str) -> None:
+    sent = send(numbers, torch.device(kind))
+    assert sent.tolist() == numbers
+    assert sent.dtype == torch.long
+    assert sent.device.type == kind
 
 
 @pytest.mark.gpu
