@@ -27,7 +27,8 @@ class Graphs(Generic[_T]):
         self._device = device
         self._pool: Any = None
         # Of its own: cuBLAS has a workspace for each stream that is recorded on, which graphs that
-        # run at a time must not share.
+        # run at a time must not share. One for all records: PyTorch has 32 streams and hands them
+        # out in turn, so with one for each record, two users would have the same in the end.
         self._stream: Any = None
         self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], _T]] = {}
 
@@ -39,15 +40,14 @@ class Graphs(Generic[_T]):
     ) -> None:
         """Record ``call`` on copies of ``inputs``; it really runs ``warm_ups`` times before."""
         own = tuple(each.clone() for each in inputs)
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
             # Kernels are compiled and libraries find their workspaces here, outside the graph.
             for _ in range(warm_ups):
                 call(*own)
-        torch.cuda.current_stream(self._device).wait_stream(stream)
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the device meanwhile.
         with torch.cuda.graph(
