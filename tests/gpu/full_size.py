@@ -151,7 +151,8 @@ def transcribe(
     pcm = sound(rows, seconds).numpy()
     said = [Utterance(pcm[row], steps=steps, seed=row) for row in range(rows)]
     began = wait(device)
-    waiting = list(recogniser.start(said))
+    with torch.inference_mode():
+        waiting = recogniser._lay_out(recogniser.start(said))
     heard = wait(device)
     canvas, count = len(waiting[0].canvas), 0
     while waiting:

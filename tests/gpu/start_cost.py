@@ -123,7 +123,7 @@ def measure(
         network.read(slots)
 
     def start() -> None:
-        recogniser.start(said)
+        recogniser._lay_out(recogniser.start(said))
 
     def clock(call: Callable[[], Any]) -> float:
         return median(call, device, runs)
