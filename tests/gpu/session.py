@@ -1,6 +1,6 @@
 """Measure everything that needs a GPU, stage after stage, within a stretch of time.
 
-    CUDA_VISIBLE_DEVICES=3 python tests/gpu/session.py --out OUT --wheels .whl --budget 480
+    CUDA_VISIBLE_DEVICES=3 python tests/gpu/session.py --out OUT --wheels .whl --budget 540
     python tests/gpu/session.py --out OUT --resume      # those stages that have not run yet
     python tests/gpu/session.py --out OUT --tiny        # every stage's command in minutes on a CPU
 
@@ -90,12 +90,12 @@ def plan(out: Path, tiny: bool) -> list[Stage]:
     tests += ("-o", "timeout=200", "--continue-on-collection-errors", "tests/server/recogniser")
     tests += ("tests/server/evaluation/test_decode_bench.py",)
     return [
-        # The first five fit into 480 s.
+        # The first five fit into 540 s. What is wrong is told before it is timed.
+        Stage("tests", 110, tests),
         capacity("capacity", 64, "--kernels", "auto"),
         capacity("capacity-float8-32-words", 96, "--weights", "float8", *few),
         Stage("start", 75, (*start, "--json", str(out / "start.json"))),
         decode("decode", "--no-stock", "--profile", seconds=75),
-        Stage("tests", 110, tests),
         full("full-size"),
         decode("decode-float8-32-words", "--float8", "all", "--top", "32", "--profile"),
         decode("decode-stock"),
