@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import soundfile
 
 from stream_server.audio import decode_file
-from stream_server.evaluation.manifest import Selection, read_audio, read_examples
+from stream_server.evaluation.manifest import Example, Selection, read_audio, read_examples
 from stream_server.evaluation.scoring import normaliser
 from stream_server.training.recipe import read_recipe
 
@@ -84,6 +84,21 @@ class Recording:
             at += len(each)
 
 
+def left_out(speech: Path, sets: Iterable[str]) -> dict[tuple[str, str], Example]:
+    """Return the clips of some sets that training left out, by the names of set and file.
+
+    Args:
+        speech: the folder of all sets.
+        sets: names of folders in it.
+    """
+    selection = Selection(recipe=read_recipe(RECIPE))
+    return {
+        (name, example.audio.name if example.audio else ""): example
+        for name in sets
+        for example in read_examples(speech / name / "manifest.jsonl", selection)
+    }
+
+
 def record(speech: Path) -> Recording:
     """Put the recording together.
 
@@ -91,14 +106,9 @@ def record(speech: Path) -> Recording:
         speech: the folder of all sets.
 
     Raises:
-        ConfigError: a clip is not among those that training left out.
+        KeyError: a clip is not among those that training left out.
     """
-    left_out = Selection(recipe=read_recipe(RECIPE))
-    clips = {
-        (name, example.audio.name if example.audio else ""): example
-        for name in {name for name, _ in UTTERANCES}
-        for example in read_examples(speech / name / "manifest.jsonl", left_out)
-    }
+    clips = left_out(speech, {name for name, _ in UTTERANCES})
     gap, pause = (np.zeros(int(RATE * s), np.float32) for s in (DIGIT_GAP_SECONDS, PAUSE_SECONDS))
     pieces, said, starts = [pause[: RATE // 2]], [], []
     for name, files in UTTERANCES:
