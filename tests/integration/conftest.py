@@ -174,7 +174,7 @@ TURNS = (
     # the embedded model. The second, third and fifth begin while somebody else still speaks.
     ("Grid", 0.5, "grid_s1", ("grid_s1_swwp4p",)),
     ("Jack", 3.0, "fsdd", ("3_jackson_1", "1_jackson_3", "4_jackson_2", "7_jackson_0")),
-    ("Rob", 5.5, "robotutor", ("ffc2c50f5336",)),
+    ("Rob", 5.0, "robotutor", ("ff68b3c5c519",)),
     ("Grid", 9.8, "grid_s1", ("grid_s1_swiu5s",)),
     ("Jack", 10.2, "fsdd", ("9_jackson_4", "5_jackson_5", "2_jackson_6")),
     ("Rob", 14.0, "robotutor", ("ffcdea70318e",)),
