@@ -31,7 +31,7 @@ UTTERANCES: Sequence[tuple[str, Sequence[str]]] = (
 """Clips that the training of the embedded model left out, and mostly ones that it hears well: what
 these tests are about is the way from the client to the model and back, not the model."""
 RATE = 16_000
-PAUSE_SECONDS, DIGIT_GAP_SECONDS = 1.2, 0.05
+PAUSE_SECONDS, DIGIT_GAP_SECONDS, BREATH_SECONDS = 1.2, 0.05, 0.15
 MOST_WRONG = 0.25
 """Word error rate. Files give 0.07, live streams up to 0.11: most APIs cannot take back a word of a
 wrong partial."""
@@ -84,19 +84,30 @@ class Recording:
             at += len(each)
 
 
-def left_out(speech: Path, sets: Iterable[str]) -> dict[tuple[str, str], Example]:
+def left_out(speech: Path, sets: Iterable[str], limit: int = 0) -> dict[tuple[str, str], Example]:
     """Return the clips of some sets that training left out, by the names of set and file.
 
     Args:
         speech: the folder of all sets.
         sets: names of folders in it.
+        limit: at most so many of each, evenly picked; 0 is all.
     """
-    selection = Selection(recipe=read_recipe(RECIPE))
+    selection = Selection(limit=limit, recipe=read_recipe(RECIPE))
     return {
         (name, example.audio.name if example.audio else ""): example
         for name in sets
         for example in read_examples(speech / name / "manifest.jsonl", selection)
     }
+
+
+def join(clips: Sequence[Example]) -> tuple[npt.NDArray[np.int16], str]:
+    """Return what one person says in a turn, with a breath between clips, and its text."""
+    pieces = []
+    for clip in clips:
+        samples, rate = soundfile.read(clip.audio, dtype="int16")
+        assert rate == RATE
+        pieces += [samples, np.zeros(int(BREATH_SECONDS * RATE), np.int16)]
+    return np.concatenate(pieces[:-1]), " ".join(clip.text or "" for clip in clips)
 
 
 def record(speech: Path) -> Recording:
