@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_at_once
@@ -26,12 +25,15 @@ from stream_server.config import (
     LimitsConfig,
     ListenConfig,
     RecogniserConfig,
+    SchedulerConfig,
     WebConfig,
 )
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.recogniser.interface import Recogniser
 from stream_server.server import Server, build
 
+UNBOUND = SchedulerConfig(busy_share=0.0)
+"""Refuses nobody for how busy the machine is with something else while these tests run."""
 LIMITS = LimitsConfig(
     max_sessions=16, max_message_bytes=262_144, max_upload_bytes=2_000_000, drain_seconds=5.0
 )
@@ -52,6 +54,7 @@ def _running(
     config = Config(
         listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port, otel=otel),
         limits=limits,
+        scheduler=UNBOUND,
         recogniser=RecogniserConfig(model="fake"),
         keys=more_keys or KeysConfig(),
         web=web or WebConfig(),
@@ -179,8 +182,6 @@ TURNS = (
     ("Jack", 10.2, "fsdd", ("9_jackson_4", "5_jackson_5", "2_jackson_6")),
     ("Rob", 14.0, "robotutor", ("ffcdea70318e",)),
 )
-BREATH = 2400
-"""Samples of silence between clips of one turn."""
 
 
 @dataclass(frozen=True)
@@ -228,27 +229,18 @@ class Conversation:
         )
 
 
-def _join(clips: list[Any]) -> tuple[np.ndarray, str]:
-    pieces: list[np.ndarray] = []
-    for clip in clips:
-        pcm, rate = soundfile.read(clip.audio, dtype="int16")
-        assert rate == RATE
-        pieces += [pcm, np.zeros(BREATH, np.int16)]
-    return np.concatenate(pieces[:-1]), " ".join(clip.text or "" for clip in clips)
-
-
 @pytest.fixture(scope="session")
 def conversation() -> Conversation:
     """Three people in a room; skipped where the recordings are absent."""
     if not SPEECH.is_dir():
         pytest.skip("the recordings are not there: ../shared/speech")
     # Here, for it imports torch, which most of these tests do without.
-    from tests.recording import left_out
+    from tests.recording import join, left_out
 
     clips = left_out(SPEECH, {folder for _, _, folder, _ in TURNS})
     spoken, turns = [], []
     for speaker, second, folder, names in TURNS:
-        pcm, text = _join([clips[folder, f"{name}.opus"] for name in names])
+        pcm, text = join([clips[folder, f"{name}.opus"] for name in names])
         start = int(second * RATE)
         spoken.append((speaker, start, pcm))
         turns.append(Turn(speaker, start, start + len(pcm), text))
@@ -259,14 +251,22 @@ def conversation() -> Conversation:
     return Conversation({name: pcm.tobytes() for name, pcm in tracks.items()}, tuple(turns))
 
 
-@pytest.fixture(scope="module")
-def hearing(load_embedded: Callable[[RecogniserConfig], Recogniser]) -> Iterator[Server]:
-    """A server with the embedded model, for a module."""
-    with _running(load=load_embedded) as server:
+@pytest.fixture(scope="session")
+def wyoming_port(free_port: Callable[[], int]) -> int:
+    """Where ``hearing`` speaks Wyoming."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def hearing(
+    load_embedded: Callable[[RecogniserConfig], Recogniser], wyoming_port: int
+) -> Iterator[Server]:
+    """A server with the embedded model, for everybody."""
+    with _running(load=load_embedded, wyoming_port=wyoming_port) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def transcribe(hearing: Server) -> Callable[[bytes], str]:
     """Returns what the server hears of a track in a stream of its own.
 
@@ -287,7 +287,7 @@ def transcribe(hearing: Server) -> Callable[[bytes], str]:
     return hear
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def alone(transcribe: Callable[[bytes], str], conversation: Conversation) -> dict[str, str]:
     """What the server hears of each track of the conversation in a stream of its own."""
     return {name: transcribe(track) for name, track in conversation.tracks.items()}
