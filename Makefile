@@ -18,8 +18,8 @@ WITH_SERVER := $(BIN)/python tests/with_server.py
 # Tests wait most of their time: for speech to be played, for browsers, for clients to be installed.
 # So they run in lanes, side by side. What only computes gives way to them; what judges how long
 # something takes runs after all of them. A folder that is in no lane is in `computed`.
-LANES := lint types clients live served computed
-LIVE := tests/browser tests/client tests/docker tests/long
+LANES := lint types clients live served long computed
+LIVE := tests/browser tests/client tests/docker
 ORDINARY := not gpu and not benchmark and not container
 PYTEST := $(BIN)/python -m pytest -q
 TEST := $(PYTEST) -m 'not alone and $(ORDINARY)'
@@ -47,11 +47,14 @@ clients:
 live:
 	$(TEST) $(LIVE)
 
+long:
+	$(TEST) tests/long
+
 served:
 	$(TEST) tests/integration --ignore=tests/integration/clients
 
 computed:
-	nice -n 10 $(TEST) tests $(addprefix --ignore=,$(LIVE) tests/integration)
+	nice -n 10 $(TEST) tests $(addprefix --ignore=,$(LIVE) tests/integration tests/long)
 
 lint: .venv/dev ## Style and formatting
 	$(BIN)/ruff check .
