@@ -50,6 +50,13 @@ class Recording:
     starts: tuple[float, ...]
     """Seconds at which each clip begins."""
 
+    def first(self, count: int) -> Recording:
+        """Return its first utterances alone; all of it where there are no more."""
+        if count >= len(self.starts):
+            return self
+        samples = self.samples[: int(self.starts[count] * RATE)]
+        return Recording(self.said[:count], samples, self.starts[:count])
+
     def write(self, path: Path) -> Path:
         """Write it to a file, of the kind that its name says: wav, mp3 or opus."""
         kind = {"format": "OGG", "subtype": "OPUS"} if path.suffix == ".opus" else {}
