@@ -50,11 +50,12 @@ def _running(
     more_keys: KeysConfig | None = None,
     web: WebConfig | None = None,
     otel: bool = False,
+    scheduler: SchedulerConfig = UNBOUND,
 ) -> Iterator[Server]:
     config = Config(
         listen=ListenConfig(port=0, api_key=keys, wyoming_port=wyoming_port, otel=otel),
         limits=limits,
-        scheduler=UNBOUND,
+        scheduler=scheduler,
         recogniser=RecogniserConfig(model="fake"),
         keys=more_keys or KeysConfig(),
         web=web or WebConfig(),

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_at_once
 
-from stream_server.config import LimitsConfig
+from stream_server.config import LimitsConfig, SchedulerConfig
 
 RATE = 16_000
 PIECE_SECONDS = 1.5
@@ -124,6 +124,16 @@ async def test_who_finds_no_place_goes_without_captions(running, voice) -> None:
             async with asyncio.timeout(10):
                 assert {reply["participant_id"] for reply in await hear(socket)} == {"anna"}
         assert socket.close_code == 1000
+
+
+async def test_where_one_session_fits_it_is_that_of_who_speaks(running, voice) -> None:
+    with running(scheduler=SchedulerConfig(busy_share=1e-9)) as server:
+        async with connect(address(server)) as socket:
+            for name in ("anna", "ben"):
+                await socket.send(payload(name, "en", voice()))
+            await socket.send(END)
+            async with asyncio.timeout(10):
+                assert {reply["participant_id"] for reply in await hear(socket)} == {"anna"}
 
 
 @pytest.mark.parametrize(("frame", "code"), [("text", 1003), (b"\1\2", 1003), (b"\xff" * 60, 1007)])
