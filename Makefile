@@ -54,7 +54,7 @@ served:
 	$(TEST) tests/integration --ignore=tests/integration/clients
 
 computed:
-	nice -n 10 $(TEST) tests $(addprefix --ignore=,$(LIVE) tests/integration tests/long)
+	nice -n 10 $(TEST) --timeout=300 tests $(addprefix --ignore=,$(LIVE) tests/integration tests/long)
 
 lint: .venv/dev ## Style and formatting
 	$(BIN)/ruff check .
