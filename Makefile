@@ -20,6 +20,7 @@ WITH_SERVER := $(BIN)/python tests/with_server.py
 # something takes runs after all of them. A folder that is in no lane is in `computed`.
 LANES := lint types clients live served long computed
 LIVE := tests/browser tests/client tests/docker
+APART := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 ORDINARY := not gpu and not benchmark and not container
 PYTEST := $(BIN)/python -m pytest -q
 TEST := $(PYTEST) -m 'not alone and $(ORDINARY)'
@@ -38,7 +39,7 @@ serve: .venv/server ## Serve on port 8000 until interrupted
 
 test: .venv/dev ## Everything that CI runs
 	@echo 'In lanes: $(LANES). Each shows what it did when it is through.'
-	@$(MAKE) --no-print-directory --output-sync=target --jobs=$(words $(LANES)) $(LANES)
+	@$(MAKE) --no-print-directory $(APART) --jobs=$(words $(LANES)) $(LANES)
 	$(PYTEST) -m 'alone and $(ORDINARY)'
 
 clients:
