@@ -58,7 +58,7 @@ def _running(
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(lambda _: ready.set())))
     thread.start()
     try:
-        assert ready.wait(60), "the server did not get ready"
+        assert ready.wait(110), "the server did not get ready"
         yield server
     finally:
         server.stop()

@@ -74,7 +74,7 @@ def _running(
     thread.start()
     try:
         if wait:
-            assert ready.wait(60), "the server did not get ready"
+            assert ready.wait(110), "the server did not get ready"
         else:
             while server.port == 0:
                 ready.wait(0.01)
