@@ -17,13 +17,14 @@ WITH_SERVER := $(BIN)/python tests/with_server.py
 
 # Tests wait most of their time: for speech to be played, for browsers, for clients to be installed.
 # So they run in lanes, side by side. What only computes gives way to them; what judges how long
-# something takes runs after all of them. A folder that is in no lane is in `computed`.
+# something takes runs after all of them. A folder that is in no lane is in `computed`. One thread of
+# torch each: threads that wait for each other by spinning take the cores from the other lanes.
 LANES := lint types clients live served long computed
 LIVE := tests/browser tests/client tests/docker
 APART := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 ORDINARY := not gpu and not benchmark and not container
 PYTEST := $(BIN)/python -m pytest -q
-TEST := $(PYTEST) -m 'not alone and $(ORDINARY)'
+TEST := env OMP_NUM_THREADS=1 $(PYTEST) -m 'not alone and $(ORDINARY)'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test lint types load pictures clean $(LANES)
