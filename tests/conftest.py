@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.environments import make_environment
 
+# Other lanes of tests take the machine from this one: how long a case takes is no failure.
+settings.register_profile(
+    "lanes", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("lanes")
 # More than ten thousand hostile cases, counted at the end; the ordinary run has a third of them:
 # `python -m pytest tests/integration/hostile --hypothesis-profile thorough`.
-settings.register_profile("thorough", max_examples=300)
+settings.register_profile("thorough", settings(), max_examples=300)
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("stream_server", "client/stream_client", "protocol/stream_protocol")
