@@ -21,6 +21,7 @@ WITH_SERVER := $(BIN)/python tests/with_server.py
 # torch each: threads that wait for each other by spinning take the cores from the other lanes.
 LANES := lint types clients live served long computed
 LIVE := tests/browser tests/client tests/docker
+LONG := tests/long tests/integration/hostile
 APART := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 ORDINARY := not gpu and not benchmark and not container
 PYTEST := $(BIN)/python -m pytest -q
@@ -50,13 +51,13 @@ live:
 	$(TEST) $(LIVE)
 
 long:
-	$(TEST) tests/long
+	$(TEST) $(LONG)
 
 served:
-	$(TEST) tests/integration --ignore=tests/integration/clients
+	$(TEST) tests/integration $(addprefix --ignore=,tests/integration/clients $(LONG))
 
 computed:
-	nice -n 10 $(TEST) --timeout=300 tests $(addprefix --ignore=,$(LIVE) tests/integration tests/long)
+	nice -n 10 $(TEST) --timeout=300 tests $(addprefix --ignore=,$(LIVE) $(LONG) tests/integration)
 
 lint: .venv/dev ## Style and formatting
 	$(BIN)/ruff check .
