@@ -15,8 +15,20 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -c constraints.txt --build-constraint constraints.txt
 WITH_SERVER := $(BIN)/python tests/with_server.py
 
+# Tests wait most of their time: for speech to be played, for browsers, for clients to be installed.
+# So they run in lanes, side by side. What only computes gives way to them; what judges how long
+# something takes runs after all of them. A folder that is in no lane is in `computed`. One thread of
+# torch each: threads that wait for each other by spinning take the cores from the other lanes.
+LANES := lint types clients live served long computed
+LIVE := tests/browser tests/client tests/docker
+LONG := tests/long tests/integration/hostile
+APART := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+ORDINARY := not gpu and not benchmark and not container
+PYTEST := $(BIN)/python -m pytest -q
+TEST := env OMP_NUM_THREADS=1 $(PYTEST) -m 'not alone and $(ORDINARY)'
+
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint types load pictures clean
+.PHONY: help demo serve test lint types load pictures clean $(LANES)
 
 help: ## List these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -27,8 +39,25 @@ demo: .venv/server ## Start a server, stream CLIP through the client, show the t
 serve: .venv/server ## Serve on port 8000 until interrupted
 	@$(BIN)/stream-server serve --model $(MODEL) $(ARGS)
 
-test: lint types ## Everything that CI runs
-	$(BIN)/python -m pytest -q
+test: .venv/dev ## Everything that CI runs
+	@echo 'In lanes: $(LANES). Each shows what it did when it is through.'
+	@$(MAKE) --no-print-directory $(APART) --jobs=$(words $(LANES)) $(LANES)
+	$(PYTEST) -m 'alone and $(ORDINARY)'
+
+clients:
+	$(TEST) tests/integration/clients
+
+live:
+	$(TEST) $(LIVE)
+
+long:
+	$(TEST) $(LONG)
+
+served:
+	$(TEST) tests/integration $(addprefix --ignore=,tests/integration/clients $(LONG))
+
+computed:
+	nice -n 10 $(TEST) --timeout=300 tests $(addprefix --ignore=,$(LIVE) $(LONG) tests/integration)
 
 lint: .venv/dev ## Style and formatting
 	$(BIN)/ruff check .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.environments import make_environment
 
+# Other lanes of tests take the machine from this one: how long a case takes is no failure.
+settings.register_profile(
+    "lanes", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("lanes")
 # More than ten thousand hostile cases, counted at the end; the ordinary run has a third of them:
 # `python -m pytest tests/integration/hostile --hypothesis-profile thorough`.
-settings.register_profile("thorough", max_examples=300)
+settings.register_profile("thorough", settings(), max_examples=300)
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("stream_server", "client/stream_client", "protocol/stream_protocol")
@@ -99,11 +106,15 @@ def load_embedded() -> Callable[[Any], Any]:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """Finds a TCP port that nobody listens on."""
+    """Finds a TCP port that nobody listens on, and that nobody else is given."""
+    # Below those that the system gives to whoever asks for any: the tests in other lanes do.
+    ports = iter(random.sample(range(20_000, 32_000), 1_000))
 
     def find() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            return int(listener.getsockname()[1])
+        for port in ports:
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                return port
+        raise AssertionError("every port was given away")
 
     return find
 

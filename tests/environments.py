@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -28,20 +29,28 @@ def make_environment(source: Path, folder: Path) -> Path:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
     place = folder / f"{source.stem}-{digest}"
     done = place / "done"
-    if not done.exists():
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        if source.suffix == ".json":
-            if shutil.which("npm") is None:
-                pytest.skip("npm is not installed")
-            shutil.copy(source, place)
-            _install(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"], place)
-        else:
-            _install([sys.executable, "-m", "venv", "."], place)
-            python = str(place / "bin" / "python")
-            _install([python, "-m", "pip", "install", "-q", "-r", str(source)], place)
-        done.touch()
+    # Several processes may want it at once.
+    with open(folder / f"{place.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            _fill(place, source)
+            done.touch()
     return place
+
+
+def _fill(place: Path, source: Path) -> None:
+    if source.suffix == ".json":
+        if shutil.which("npm") is None:
+            pytest.skip("npm is not installed")
+        shutil.copy(source, place)
+        _install(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"], place)
+        return
+    # With the pip that there is, and no bytecode of what is never imported: half the time.
+    _install([sys.executable, "-m", "venv", "--without-pip", "."], place)
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python")]
+    _install([*pip, "install", "-q", "--no-compile", "-r", str(source)], place)
 
 
 def _install(command: list[str], place: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import soundfile
 
 from stream_server.audio import decode_file
-from stream_server.evaluation.manifest import Selection, read_audio, read_examples
+from stream_server.evaluation.manifest import Example, Selection, read_audio, read_examples
 from stream_server.evaluation.scoring import normaliser
 from stream_server.training.recipe import read_recipe
 
@@ -31,7 +31,7 @@ UTTERANCES: Sequence[tuple[str, Sequence[str]]] = (
 """Clips that the training of the embedded model left out, and mostly ones that it hears well: what
 these tests are about is the way from the client to the model and back, not the model."""
 RATE = 16_000
-PAUSE_SECONDS, DIGIT_GAP_SECONDS = 1.2, 0.05
+PAUSE_SECONDS, DIGIT_GAP_SECONDS, BREATH_SECONDS = 1.2, 0.05, 0.15
 MOST_WRONG = 0.25
 """Word error rate. Files give 0.07, live streams up to 0.11: most APIs cannot take back a word of a
 wrong partial."""
@@ -49,6 +49,13 @@ class Recording:
     """At 16 kHz."""
     starts: tuple[float, ...]
     """Seconds at which each clip begins."""
+
+    def first(self, count: int) -> Recording:
+        """Return its first utterances alone; all of it where there are no more."""
+        if count >= len(self.starts):
+            return self
+        samples = self.samples[: int(self.starts[count] * RATE)]
+        return Recording(self.said[:count], samples, self.starts[:count])
 
     def write(self, path: Path) -> Path:
         """Write it to a file, of the kind that its name says: wav, mp3 or opus."""
@@ -84,6 +91,32 @@ class Recording:
             at += len(each)
 
 
+def left_out(speech: Path, sets: Iterable[str], limit: int = 0) -> dict[tuple[str, str], Example]:
+    """Return the clips of some sets that training left out, by the names of set and file.
+
+    Args:
+        speech: the folder of all sets.
+        sets: names of folders in it.
+        limit: at most so many of each, evenly picked; 0 is all.
+    """
+    selection = Selection(limit=limit, recipe=read_recipe(RECIPE))
+    return {
+        (name, example.audio.name if example.audio else ""): example
+        for name in sets
+        for example in read_examples(speech / name / "manifest.jsonl", selection)
+    }
+
+
+def join(clips: Sequence[Example]) -> tuple[npt.NDArray[np.int16], str]:
+    """Return what one person says in a turn, with a breath between clips, and its text."""
+    pieces = []
+    for clip in clips:
+        samples, rate = soundfile.read(clip.audio, dtype="int16")
+        assert rate == RATE
+        pieces += [samples, np.zeros(int(BREATH_SECONDS * RATE), np.int16)]
+    return np.concatenate(pieces[:-1]), " ".join(clip.text or "" for clip in clips)
+
+
 def record(speech: Path) -> Recording:
     """Put the recording together.
 
@@ -91,14 +124,9 @@ def record(speech: Path) -> Recording:
         speech: the folder of all sets.
 
     Raises:
-        ConfigError: a clip is not among those that training left out.
+        KeyError: a clip is not among those that training left out.
     """
-    left_out = Selection(recipe=read_recipe(RECIPE))
-    clips = {
-        (name, example.audio.name if example.audio else ""): example
-        for name in {name for name, _ in UTTERANCES}
-        for example in read_examples(speech / name / "manifest.jsonl", left_out)
-    }
+    clips = left_out(speech, {name for name, _ in UTTERANCES})
     gap, pause = (np.zeros(int(RATE * s), np.float32) for s in (DIGIT_GAP_SECONDS, PAUSE_SECONDS))
     pieces, said, starts = [pause[: RATE // 2]], [], []
     for name, files in UTTERANCES:

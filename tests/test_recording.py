@@ -39,6 +39,14 @@ def test_words_that_are_missing_or_wrong_or_out_of_order_or_doubled_fail(heard: 
         RECORDING.check(heard)
 
 
+def test_its_beginning_is_what_was_said_until_then() -> None:
+    whole = Recording(SAID, np.arange(32_000, dtype=np.int16), (0.5, 1.0, 1.5))
+    begun = whole.first(2)
+    assert (begun.said, begun.starts) == (SAID[:2], (0.5, 1.0))
+    assert np.array_equal(begun.samples, np.arange(24_000))
+    assert whole.first(3) is whole.first(9) is whole
+
+
 def test_an_utterance_may_not_be_lost_among_many() -> None:
     many = Recording(tuple(f"{word} {word}" for word in "abcdefghijkl"), RECORDING.samples, ())
     with pytest.raises(AssertionError, match="'c c' is not in"):

@@ -68,10 +68,11 @@ class MinutesFile:
     """
 
     def __init__(self, path: Path, title: str) -> None:
-        if path.suffix not in SUFFIXES:
+        format = SUFFIXES.get(path.suffix.lower())
+        if format is None:
             raise OutputError(f"{path}: name it with one of {', '.join(SUFFIXES)}")
         self._path = path
-        self._format = SUFFIXES[path.suffix]
+        self._format: MinutesFormat = format
         self._title = title
         self.shows_running = self._format == "markdown"
         """Whether what is being said is in it."""

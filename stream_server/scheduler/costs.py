@@ -3,17 +3,19 @@
 A turn starts new rows and runs one denoising step. On a GPU a step costs nearly the same whatever
 the rows; on a CPU each row costs its own, and starting one (encoding its audio) more than its
 steps. Who may share a step, and how many sessions fit, follows from these three numbers, so they
-are measured where the server runs: once before it takes work, then from every turn, since other
-programs on the machine change them.
+are measured where the server runs: before it takes work, then from every turn, since other
+programs on the machine change them. Where nobody more fits and there are no turns to learn from,
+the engine measures again.
 
-Pure but for :func:`measure`, which is given its clock.
+Pure but for :func:`measuring`, which is given its clock.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -89,6 +91,18 @@ def measure(recogniser: Recogniser, clock: Callable[[], float]) -> TurnCosts:
         recogniser: without rows.
         clock: seconds.
     """
+    tries = measuring(recogniser, clock)
+    while True:
+        try:
+            next(tries)
+        except StopIteration as done:
+            return cast(TurnCosts, done.value)
+
+
+def measuring(
+    recogniser: Recogniser, clock: Callable[[], float]
+) -> Generator[None, None, TurnCosts]:
+    """Do as :func:`measure`, a try at a time: what comes between two need not wait for all."""
     steps = recogniser.info.default_steps
     many = min(4, recogniser.info.max_rows)
     noise = np.random.default_rng(0).normal(0, 0.05, _LONG * SAMPLE_RATE).astype(np.float32)
@@ -98,23 +112,31 @@ def measure(recogniser: Recogniser, clock: Callable[[], float]) -> TurnCosts:
         pcm = noise[: seconds * SAMPLE_RATE]
         began = clock()
         rows = recogniser.start([Utterance(pcm, steps=steps, seed=seed) for seed in range(count)])
-        started = clock()
-        recogniser.step(rows)
-        ended = clock()
-        recogniser.release(rows)
+        try:
+            started = clock()
+            recogniser.step(rows)
+            ended = clock()
+        finally:
+            recogniser.release(rows)
         return started - began, ended - started
 
-    def quickest(count: int, seconds: int) -> tuple[float, float]:
-        starts, stepped = zip(*(time(count, seconds) for _ in range(_TRIES)), strict=True)
+    def quickest(count: int, seconds: int) -> Generator[None, None, tuple[float, float]]:
+        starts, stepped = [], []
+        for _ in range(_TRIES):
+            started, step = time(count, seconds)
+            starts.append(started)
+            stepped.append(step)
+            yield
         return min(starts), min(stepped)
 
-    short, step = quickest(1, _SHORT)
-    long, _ = quickest(1, _LONG)
+    short, step = yield from quickest(1, _SHORT)
+    long, _ = yield from quickest(1, _LONG)
     row = 0.0
     if many > 1:
-        row = max(0.0, (quickest(many, _SHORT)[1] - step) / (many - 1))
+        _, together = yield from quickest(many, _SHORT)
+        row = max(0.0, (together - step) / (many - 1))
     audio = max(0.0, (long - short) / (_LONG - _SHORT))
     return TurnCosts(max(0.0, step - row), row, audio)
 
 
-__all__ = ["CostMeter", "TurnCosts", "measure"]
+__all__ = ["CostMeter", "TurnCosts", "measure", "measuring"]

@@ -26,7 +26,7 @@ from stream_server.config import SchedulerConfig
 from stream_server.errors import Draining, ModelError, RecognitionFailed, ServiceError, wire_error
 from stream_server.metrics import Metrics
 from stream_server.recogniser.interface import SAMPLE_RATE, Recogniser
-from stream_server.scheduler.costs import CostMeter, measure
+from stream_server.scheduler.costs import CostMeter, TurnCosts, measure, measuring
 from stream_server.scheduler.demand import Demand
 from stream_server.scheduler.request import Decoded, Dropped, Failed, Reply, Request
 from stream_server.scheduler.rows import Rows
@@ -34,6 +34,10 @@ from stream_server.scheduler.scheduler import Admission, Outcome, Scheduler
 from stream_server.tracing import Decode, Tracing
 
 _log = logging.getLogger(__name__)
+
+_LOOK_AGAIN = 5.0
+"""Seconds without a turn after which an engine that is full measures again: what was measured or
+learnt while the machine was busy with something else must not keep clients out of an idle one."""
 
 EngineState = Literal["new", "starting", "running", "draining", "closed", "broken"]
 ReplyCallback = Callable[[Reply], None]
@@ -93,6 +97,9 @@ class Engine:
         self._outbox: list[Outcome] = []
         self._state: EngineState = "new"
         self._error: BaseException | None = None
+        self._is_full = False
+        """Whether nobody more fitted, since it was measured."""
+        self._learnt_at = clock()
         if metrics is not None:
             metrics.watch_queue(self.queue_age)
 
@@ -133,6 +140,9 @@ class Engine:
         with self._changed:
             self._demand.observe(self._clock(), sessions, self._scheduler.urgent_work)
             fits = self._demand.fits(self._costs.costs)
+            if fits is not None and sessions >= fits:
+                self._is_full = True
+                self._changed.notify_all()
         if self._metrics is not None:
             self._metrics.record_capacity(fits or 0)
         return fits
@@ -231,6 +241,7 @@ class Engine:
             self._recogniser.warm_up()
             if self._costs is not None:
                 self._costs.restart(measure(self._recogniser, self._clock))
+                self._learnt_at = self._clock()
                 self.fits(0)
             with self._changed:
                 if self._state == "starting":
@@ -249,6 +260,7 @@ class Engine:
         with self._changed:
             if not self._wait_for_work():
                 return False
+            looks_again = self._looks_again_in() == 0
             plan = self._scheduler.schedule(self._clock())
             outcomes = [*self._take_outbox(), *plan.dropped]
         self._deliver(outcomes)
@@ -267,8 +279,38 @@ class Engine:
         }
         with self._changed:
             outcomes = self._scheduler.complete(result.hypotheses, errors, self._clock())
+            if plan.step:
+                self._learnt_at = self._clock()
         self._deliver(outcomes)
+        if looks_again:
+            self._measure_again()
         return True
+
+    def _looks_again_in(self) -> float | None:
+        """Return in how many seconds to measure again; none where that is not wanted."""
+        if not self._is_full or self._state != "running" or not self._scheduler.is_idle:
+            return None
+        return max(0.0, self._learnt_at + _LOOK_AGAIN - self._clock())
+
+    def _measure_again(self) -> None:
+        """Measure, unless work comes meanwhile: then it does not wait, and teaches as much."""
+        tries = measuring(self._recogniser, self._clock)
+        costs: TurnCosts | None = None
+        try:
+            while True:
+                next(tries)
+                with self._changed:
+                    if self._looks_again_in() is None:
+                        return
+        except StopIteration as done:
+            costs = done.value
+        except BaseException:  # as in a turn: it costs no more than what was tried
+            _log.exception("what turns take could not be measured again")
+        with self._changed:
+            self._is_full = False
+            self._learnt_at = self._clock()
+            if costs is not None and self._costs is not None:
+                self._costs.restart(costs)
 
     def _stream(self, number: int) -> str | None:
         with self._changed:
@@ -288,6 +330,8 @@ class Engine:
         """Wait, the condition held, until there is something to do; false when closed."""
         while self._state != "closed" and not self._outbox:
             pause = self._scheduler.pause(self._clock())
+            if pause is None:
+                pause = self._looks_again_in()
             if pause == 0:
                 break
             if self._metrics is not None:

@@ -49,6 +49,8 @@ class Admission:
         self._is_up: Callable[[], bool] = bool
         self._fits: Callable[[int], int | None] = _any_number
         self._inside = 0
+        self._heard = 0
+        """Of those inside, who takes something of the model."""
         self._guests: dict[Guest, str] = {}
         """With the name of each one's key."""
         self._empty = asyncio.Event()
@@ -90,7 +92,7 @@ class Admission:
         Args:
             services: what everyone inside is served with.
             is_up: whether the engine takes work.
-            fits: how many the model bears, given how many are inside; none is any number.
+            fits: how many the model bears, given how many it hears; none is any number.
         """
         self._services, self._is_up, self._fits = services, is_up, fits
         if self._phase == "loading":
@@ -101,12 +103,16 @@ class Admission:
         self._phase = "draining"
 
     @contextmanager
-    def admit(self, guest: Guest | None = None, key: Key = ANYONE) -> Iterator[Services]:
+    def admit(
+        self, guest: Guest | None = None, key: Key = ANYONE, *, is_heard: bool = True
+    ) -> Iterator[Services]:
         """Give a place and what is needed to serve, until the block is left.
 
         Args:
             guest: who can be sent away.
             key: whose quota it is.
+            is_heard: whether the model hears it. What only carries sessions takes a place, and
+                nothing of the model: where one session fits, it must not be in that one's way.
 
         Raises:
             Draining: the server is about to stop.
@@ -114,7 +120,7 @@ class Admission:
             LimitReached: the key's quota is used up.
         """
         services = self.check(key)
-        self._count(1)
+        self._count(1, is_heard)
         self._quotas.enter(key)
         self._empty.clear()
         if guest is not None:
@@ -125,7 +131,7 @@ class Admission:
             if guest is not None:
                 del self._guests[guest]
             self._quotas.leave(key)
-            self._count(-1)
+            self._count(-1, is_heard)
             if not self._inside:
                 self._empty.set()
 
@@ -133,9 +139,10 @@ class Admission:
         """Return what a session tells of the samples that it hears; see :class:`Quotas`."""
         return self._quotas.meter(key)
 
-    def _count(self, change: int) -> None:
+    def _count(self, change: int, is_heard: bool) -> None:
         self._inside += change
-        self._fits(self._inside)  # what sessions take is learnt from how many there were, and when
+        self._heard += change * is_heard
+        self._fits(self._heard)  # what sessions take is learnt from how many there were, and when
 
     def check(self, key: Key = ANYONE) -> Services:
         """Return what is needed to serve; raise as :meth:`admit` does."""
@@ -148,9 +155,9 @@ class Admission:
         if self._inside >= self._max:
             raise Overloaded(f"all {self._max} places are taken; try again later")
         self._quotas.check(key)
-        fits = self._fits(self._inside)
-        if fits is not None and self._inside >= fits:
-            raise Overloaded(f"the model is busy with {self._inside} sessions; try again later")
+        fits = self._fits(self._heard)
+        if fits is not None and self._heard >= fits:
+            raise Overloaded(f"the model is busy with {self._heard} sessions; try again later")
         return self._services
 
     async def dismiss(self, error: DiffscribeError, names: Container[str] | None = None) -> None:

@@ -311,7 +311,8 @@ class JigasiEndpoint:
     """Lets meetings in, or says before the upgrade why not.
 
     Args:
-        door: who is let in. A connection takes a place, and so does each who speaks in it.
+        door: who is let in. A connection takes a place, and so does each who speaks in it; what
+            the model bears is for those who speak.
     """
 
     def __init__(self, door: Door) -> None:
@@ -325,7 +326,7 @@ class JigasiEndpoint:
             try:
                 key = door.keys.check(websocket, "session").key
                 meeting = _Meeting(socket, door, door.admission.check(key), key)
-                stack.enter_context(door.admission.admit(meeting, key))
+                stack.enter_context(door.admission.admit(meeting, key, is_heard=False))
             except DiffscribeError as error:
                 await door.refuse(websocket, error, error_response(error))
                 return

@@ -1,6 +1,6 @@
 """Three people who often speak at once: words and speakers of a meeting beside single streams.
 
-`python tests/with_server.py -- python -P tests/benchmarks/meeting.py` prints a line for each way.
+`python tests/with_server.py -- python -m tests.benchmarks.meeting` prints a line for each way.
 The turns are clips that the embedded model's training left out (`../shared/speech`); each begins
 while the one before it is still going on, or a moment after.
 """
@@ -9,46 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from stream_client.client import connect
 from stream_client.meeting import Meeting, Mixing
 from stream_client.timeline import Utterance
 from stream_protocol.messages import Final, Start
-from stream_server.evaluation.manifest import Example, Selection, read_examples
 from stream_server.evaluation.scoring import Pair, score
-from stream_server.training.recipe import read_recipe
+from tests.long.speech import SPEECH
+from tests.recording import RATE, join, left_out
 
-ROOT = Path(__file__).parents[2]
-SPEECH = ROOT.parent / "shared" / "speech"
-RECIPE = ROOT / "stream_server" / "training" / "recipes" / "embedded_en.toml"
 SETS = {"Grid": "grid_s1", "Rob": "robotutor", "Jack": "fsdd"}
-RATE = 16_000
 TURNS = 15
 """Of each."""
 DIGITS = 4
 """Clips of a turn of single digits."""
-BREATH = np.zeros(2400, np.int16)
 STEP = 2 * RATE
 
 
 def read_turns(name: str, folder: str) -> list[tuple[np.ndarray, str]]:
     """Return what somebody says: samples and text of each turn."""
     size = DIGITS if folder == "fsdd" else 1
-    selection = Selection(limit=TURNS * size, recipe=read_recipe(RECIPE))
-    clips = read_examples(SPEECH / folder / "manifest.jsonl", selection)
+    clips = list(left_out(SPEECH, [folder], limit=TURNS * size).values())
     if size > 1:
         np.random.default_rng(1).shuffle(clips)
     groups = [clips[at : at + size] for at in range(0, len(clips), size)]
-    return [(_joined(group), " ".join(clip.text or "" for clip in group)) for group in groups]
-
-
-def _joined(clips: list[Example]) -> np.ndarray:
-    pieces = [p for clip in clips for p in (soundfile.read(clip.audio, dtype="int16")[0], BREATH)]
-    return np.concatenate(pieces[:-1])
+    return [join(group) for group in groups]
 
 
 class Talk:

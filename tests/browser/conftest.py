@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from stream_server.audio import decode_file
 from stream_server.config import Config, LimitsConfig, ListenConfig, RecogniserConfig, WebConfig
@@ -58,7 +59,7 @@ def _running(
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(lambda _: ready.set())))
     thread.start()
     try:
-        assert ready.wait(60), "the server did not get ready"
+        assert ready.wait(110), "the server did not get ready"
         yield server
     finally:
         server.stop()
@@ -87,6 +88,10 @@ class Tab:
         """Kills the browser."""
 
     async def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed):  # a browser that is killed says no goodbye
+            await self._read_all()
+
+    async def _read_all(self) -> None:
         async for text in self._socket:
             message = json.loads(text)
             if "id" in message:

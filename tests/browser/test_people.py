@@ -33,6 +33,12 @@ MARGIN_SECONDS = 8.0
 
 
 @pytest.fixture(scope="module")
+def recording(recording: Any) -> Any:
+    """The beginning of it: everybody here takes as long as it does."""
+    return recording.first(4)
+
+
+@pytest.fixture(scope="module")
 def microphone(recording: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recording as the browser wants it."""
     return Path(recording.write(tmp_path_factory.mktemp("people") / "people.wav"))
@@ -58,7 +64,7 @@ async def test_captions(
             await tab.run(f"document.querySelector('[name=transport][value={transport}]').click()")
             await tab.run("document.querySelector('#start').click()")
             began = time.monotonic()
-            await tab.until(f"{FINALS}.length >= 2 && document.querySelector('#running .stable')"
+            await tab.until(f"{FINALS}.length >= 1 && document.querySelector('#running .stable')"
                             "?.innerText", seconds + MARGIN_SECONDS)  # fmt: skip
             for size, (width, height) in SIZES.items():
                 for shade in ("light", "dark"):

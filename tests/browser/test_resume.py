@@ -38,7 +38,11 @@ STREAM = """
   for (let at = 0, count = 0; at < audio.length; at += 6400, count += 1) {
     await stream.send(audio.subarray(at, at + 6400));
     await new Promise((resolve) => setTimeout(resolve, PAUSE));
-    if (BREAKS.includes(count)) opened.at(-1).close();
+    if (!BREAKS.includes(count)) continue;
+    while (opened.at(-1).readyState !== WebSocket.OPEN) {  // it has mended the one before
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    opened.at(-1).close();
   }
   stream.stop();
   await reading;

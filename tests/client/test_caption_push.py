@@ -102,6 +102,7 @@ def test_nobody_there(monkeypatch):
     assert "s3cret" not in said[0]
 
 
+@pytest.mark.alone
 def test_a_slow_service_holds_up_nobody(service, monkeypatch):
     monkeypatch.setattr(caption_push, "_CLOSE_SECONDS", 0.2)
     service.delay = 1.0

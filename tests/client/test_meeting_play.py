@@ -50,8 +50,9 @@ def test_an_address_may_have_a_name(text, expected):
     assert parse_address(text) == expected
 
 
-def test_minutes_are_whole_at_each_moment(tmp_path):
-    path = tmp_path / "minutes.md"
+@pytest.mark.parametrize("name", ["minutes.md", "MINUTES.MD"])
+def test_minutes_are_whole_at_each_moment(tmp_path, name):
+    path = tmp_path / name
     file, timeline = MinutesFile(path, "Plan"), Timeline()
     for number in range(3):
         timeline.add(Utterance(0, "Anna", number, 0, SECOND, f"word{number}", is_final=True))

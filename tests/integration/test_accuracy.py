@@ -16,6 +16,7 @@ RECIPE = ROOT / "stream_server" / "training" / "recipes" / "embedded_en_more.tom
 
 @pytest.mark.model
 @pytest.mark.speech
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("name", "limit", "options", "most"),
     [

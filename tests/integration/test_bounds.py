@@ -326,6 +326,7 @@ async def test_clients_without_a_key_are_bounded_together(running, free_port) ->
 # --- at the door ----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @EACH
 async def test_refusals_at_the_door_come_at_once(running, api: Api) -> None:
     with running(LimitsConfig(max_sessions=1)) as server:

@@ -148,6 +148,7 @@ INTRUDERS: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("intruder", INTRUDERS, ids=lambda name: name.replace(" ", "-"))
 async def test_no_door_opens_without_a_right_key(http, intruder: str) -> None:
     seconds = []

@@ -31,7 +31,7 @@ SOCKETS = (
     "/v2/listen?model=flux-general-en&encoding=linear16&sample_rate=16000",
     "/v3/ws?sample_rate=16000", "/v2", "/vosk", "/",
 )  # fmt: skip
-QUICK = Reconnect(attempts=60, first_delay=0.05, max_delay=0.1)
+QUICK = Reconnect(attempts=600, first_delay=0.05, max_delay=0.1)
 
 
 async def test_every_api_says_that_another_try_may_be_let_in(

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_at_once
 
-from stream_server.config import LimitsConfig
+from stream_server.config import LimitsConfig, SchedulerConfig
 
 RATE = 16_000
 PIECE_SECONDS = 1.5
@@ -95,7 +95,7 @@ async def test_three_people_get_their_own_captions(hearing, conversation, alone)
         assert conversation.errors(name, text) <= conversation.errors(name, alone[name]) + 1, text
     interims = [reply for reply in replies if reply["type"] == "interim"]
     assert {reply["id"] for reply in interims} <= {reply["id"] for reply in replies}
-    assert {reply["participant_id"] for reply in interims} == {"Jack", "Grid", "Rob"}
+    assert interims, "a busy machine leaves some out, but not all"
     by_utterance = {reply["id"]: set() for reply in replies}
     for reply in replies:
         by_utterance[reply["id"]].add((reply["participant_id"], reply["ts"]))
@@ -124,6 +124,16 @@ async def test_who_finds_no_place_goes_without_captions(running, voice) -> None:
             async with asyncio.timeout(10):
                 assert {reply["participant_id"] for reply in await hear(socket)} == {"anna"}
         assert socket.close_code == 1000
+
+
+async def test_where_one_session_fits_it_is_that_of_who_speaks(running, voice) -> None:
+    with running(scheduler=SchedulerConfig(busy_share=1e-9)) as server:
+        async with connect(address(server)) as socket:
+            for name in ("anna", "ben"):
+                await socket.send(payload(name, "en", voice()))
+            await socket.send(END)
+            async with asyncio.timeout(10):
+                assert {reply["participant_id"] for reply in await hear(socket)} == {"anna"}
 
 
 @pytest.mark.parametrize(("frame", "code"), [("text", 1003), (b"\1\2", 1003), (b"\xff" * 60, 1007)])

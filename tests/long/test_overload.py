@@ -14,6 +14,7 @@ from tests.long.overload import IMITATION, Crowd, Result, run
 from tests.with_server import running_server
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 def test_ten_times_more_come_than_fit() -> None:
     with running_server([], 60, IMITATION) as url:

@@ -6,12 +6,12 @@ a line of JSON for each thing it got, is what its test looks at.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ import av
 import pytest
 from websockets.sync.client import connect
 
-from stream_server.config import RecogniserConfig
-from stream_server.recogniser.interface import Recogniser
 from stream_server.server import Server
 from tests.environments import INSTALL_SECONDS
 
@@ -62,23 +60,6 @@ def run_client(environment: Callable[[Path], Path]) -> Callable[..., list[dict[s
     return run
 
 
-@pytest.fixture(scope="module")
-def wyoming_port(free_port: Callable[[], int]) -> int:
-    """Where ``real`` speaks Wyoming."""
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def real(
-    running: Callable[..., contextlib.AbstractContextManager[Server]],
-    load_embedded: Callable[[RecogniserConfig], Recogniser],
-    wyoming_port: int,
-) -> Iterator[Server]:
-    """A server with the embedded model."""
-    with running(load=load_embedded, wyoming_port=wyoming_port) as server:
-        yield server
-
-
 @pytest.fixture(scope="session")
 def clip(recording: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int | str], Path]:
     """Writes the recording as raw 16-bit PCM of a rate, or as ``wav`` or ``opus``."""
@@ -106,6 +87,7 @@ def native(clip: Callable[[int], Path]) -> Callable[..., list[str]]:
     Without partials the same audio always gives the same text.
     """
 
+    @functools.cache
     def transcribe(server: Server, rate: int) -> list[str]:
         data = clip(rate).read_bytes()
         url = server.url.replace("http", "ws", 1) + "/v1/stream"

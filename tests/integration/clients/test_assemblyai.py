@@ -47,8 +47,8 @@ def test_a_wrong_key_is_refused_before_the_upgrade(running, run_client, tmp_path
 
 
 @pytest.mark.model
-def test_the_words_of_people(real, run_client, clip, recording) -> None:
-    arguments = ("assemblyai.txt", "run_assemblyai.py", real.url, str(clip(RATE)), "stream")
+def test_the_words_of_people(hearing, run_client, clip, recording) -> None:
+    arguments = ("assemblyai.txt", "run_assemblyai.py", hearing.url, str(clip(RATE)), "stream")
     turns = check_turns(run_client(*arguments))
     assert len(turns) >= len(recording.said)
     recording.check(turns)

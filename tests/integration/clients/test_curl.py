@@ -23,9 +23,9 @@ def curl(*arguments: str, folder: Path) -> str:
 
 
 @pytest.mark.model
-def test_the_words_of_people_in_a_file(real, recording, tmp_path) -> None:
+def test_the_words_of_people_in_a_file(hearing, recording, tmp_path) -> None:
     recording.write(tmp_path / "talk.mp3")
-    command = ("-F", "file=@talk.mp3", f"{real.url}/v1/audio/transcriptions")
+    command = ("-F", "file=@talk.mp3", f"{hearing.url}/v1/audio/transcriptions")
     recording.check([json.loads(curl(*command, folder=tmp_path))["text"]])
     text = curl("-F", "response_format=srt", *command, folder=tmp_path)
     lines = pysubs2.SSAFile.from_string(text, format_="srt")

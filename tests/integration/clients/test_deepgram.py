@@ -121,28 +121,28 @@ def test_javascript(server, run_client, two_turns) -> None:
 
 
 @pytest.mark.model
-def test_the_words_of_people_live(real, run_client, clip, native, recording) -> None:
-    arguments = ("deepgram.txt", "run_deepgram.py", real.url, str(clip(RATE)))
+def test_the_words_of_people_live(hearing, run_client, clip, native, recording) -> None:
+    arguments = ("deepgram.txt", "run_deepgram.py", hearing.url, str(clip(RATE)))
     texts = said(finals(run_client(*arguments, "finals")))
-    assert texts == native(real, RATE)
+    assert texts == native(hearing, RATE)
     recording.check(texts)
     for mode in ("live", "live-async"):
         recording.check(said(finals(run_client(*arguments, mode))))
 
 
 @pytest.mark.model
-def test_the_words_of_people_in_turns(real, run_client, clip, recording) -> None:
-    arguments = ("deepgram.txt", "run_deepgram.py", real.url, str(clip(RATE)), "flux")
+def test_the_words_of_people_in_turns(hearing, run_client, clip, recording) -> None:
+    arguments = ("deepgram.txt", "run_deepgram.py", hearing.url, str(clip(RATE)), "flux")
     ends = check_turns(run_client(*arguments))
     assert len(ends) >= len(recording.said)
     recording.check([each["transcript"] for each in ends])
 
 
 @pytest.mark.model
-def test_the_words_of_people_in_files(real, run_client, clip, native, recording) -> None:
-    arguments = ("deepgram.txt", "run_deepgram.py", real.url, str(clip(RATE)), "file")
+def test_the_words_of_people_in_files(hearing, run_client, clip, native, recording) -> None:
+    arguments = ("deepgram.txt", "run_deepgram.py", hearing.url, str(clip(RATE)), "file")
     (answer,) = run_client(*arguments)
-    segments = native(real, RATE)
+    segments = native(hearing, RATE)
     (channel,) = answer["results"]["channels"]
     (alternative,) = channel["alternatives"]
     assert alternative["transcript"] == " ".join(segments)
@@ -159,8 +159,8 @@ def test_the_words_of_people_in_files(real, run_client, clip, native, recording)
 
 
 @pytest.mark.model
-def test_the_words_of_people_from_javascript(real, run_client, clip, recording) -> None:
-    script = ("package.json", "run_deepgram.mjs", real.url)
+def test_the_words_of_people_from_javascript(hearing, run_client, clip, recording) -> None:
+    script = ("package.json", "run_deepgram.mjs", hearing.url)
     (answer,) = run_client(*script, str(clip("opus")), "file")
     recording.check([answer["results"]["channels"][0]["alternatives"][0]["transcript"]])
     *live, _ = run_client(*script, str(clip(RATE)), "live")
@@ -177,8 +177,8 @@ def kinds(shown: list[dict[str, Any]], kind: str) -> list[str]:
 
 @pytest.mark.model
 @pytest.mark.parametrize("mode", ["live", "flux"])
-def test_pipecat(real, run_client, clip, recording, mode: str) -> None:
-    shown = run_client("pipecat.txt", "run_pipecat_deepgram.py", real.url, str(clip(RATE)), mode)
+def test_pipecat(hearing, run_client, clip, recording, mode: str) -> None:
+    shown = run_client("pipecat.txt", "run_pipecat_deepgram.py", hearing.url, str(clip(RATE)), mode)
     assert kinds(shown, "ErrorFrame") == []
     recording.check(kinds(shown, "TranscriptionFrame"))
     assert kinds(shown, "InterimTranscriptionFrame")
@@ -186,13 +186,13 @@ def test_pipecat(real, run_client, clip, recording, mode: str) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("mode", ["live", "flux", "file"])
-def test_livekit(real, run_client, clip, native, recording, mode: str) -> None:
-    arguments = ("livekit.txt", "run_livekit_deepgram.py", real.url, str(clip(RATE)), mode)
+def test_livekit(hearing, run_client, clip, native, recording, mode: str) -> None:
+    arguments = ("livekit.txt", "run_livekit_deepgram.py", hearing.url, str(clip(RATE)), mode)
     shown = run_client(*arguments)
     heard = kinds(shown, "final_transcript")
     recording.check(heard)
     if mode == "file":
-        assert heard == [" ".join(native(real, RATE))]
+        assert heard == [" ".join(native(hearing, RATE))]
         return
     starts, ends = kinds(shown, "start_of_speech"), kinds(shown, "end_of_speech")
     assert len(starts) == len(ends) >= len(heard), "what is taken for noise has an end as well"

@@ -103,8 +103,8 @@ def test_realtime_of_the_beta(server, run_client, two_turns) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("mode", ["vad", "manual", "beta"])
-def test_the_words_of_people_in_realtime(real, run_client, clip, recording, mode: str) -> None:
-    recording.check(texts(realtime(run_client, real, clip(PCM_RATE), mode)))
+def test_the_words_of_people_in_realtime(hearing, run_client, clip, recording, mode: str) -> None:
+    recording.check(texts(realtime(run_client, hearing, clip(PCM_RATE), mode)))
 
 
 def check_files(shown: list[dict[str, Any]], whole: str) -> None:
@@ -123,11 +123,11 @@ def check_files(shown: list[dict[str, Any]], whole: str) -> None:
 
 
 @pytest.mark.model
-def test_the_words_of_people_in_files(real, run_client, clip, native, recording) -> None:
-    whole = " ".join(native(real, 16_000))
+def test_the_words_of_people_in_files(hearing, run_client, clip, native, recording) -> None:
+    whole = " ".join(native(hearing, 16_000))
     recording.check([whole])
-    script = ("openai.txt", "run_openai_rest.py", real.url, str(clip("wav")))
-    shown = run_client(*script, OPENAI_BASE_URL=f"{real.url}/v1")
+    script = ("openai.txt", "run_openai_rest.py", hearing.url, str(clip("wav")))
+    shown = run_client(*script, OPENAI_BASE_URL=f"{hearing.url}/v1")
     check_files(shown, whole)
     values: dict[str, Any] = {each["name"]: each["value"] for each in shown}
     assert values["json"]["text"] == values["text"].strip() == whole
@@ -147,11 +147,11 @@ def test_the_words_of_people_in_files(real, run_client, clip, native, recording)
 
 
 @pytest.mark.model
-def test_the_words_of_people_from_javascript(real, run_client, clip, native, recording) -> None:
-    whole = " ".join(native(real, 16_000))
+def test_the_words_of_people_from_javascript(hearing, run_client, clip, native, recording) -> None:
+    whole = " ".join(native(hearing, 16_000))
     recording.check([whole])
-    script = ("package.json", "run_openai.mjs", real.url, str(clip("wav")))
-    shown = run_client(*script, OPENAI_BASE_URL=f"{real.url}/v1")
+    script = ("package.json", "run_openai.mjs", hearing.url, str(clip("wav")))
+    shown = run_client(*script, OPENAI_BASE_URL=f"{hearing.url}/v1")
     check_files(shown, whole)
     values: dict[str, Any] = {each["name"]: each["value"] for each in shown}
     refused = {"status": 400, "code": "invalid_field", "param": "response_format"}
@@ -190,13 +190,13 @@ def test_the_words_of_people_in_realtime_from_javascript(
 
 @pytest.mark.model
 @pytest.mark.parametrize("mode", ["vad", "manual", "rest"])
-def test_pipecat(real, run_client, clip, native, recording, mode: str) -> None:
-    shown = run_client("pipecat.txt", "run_pipecat.py", real.url, str(clip(16_000)), mode)
+def test_pipecat(hearing, run_client, clip, native, recording, mode: str) -> None:
+    shown = run_client("pipecat.txt", "run_pipecat.py", hearing.url, str(clip(16_000)), mode)
     finals = said(shown, "TranscriptionFrame")
     assert said(shown, "ErrorFrame") == []
     recording.check(finals)
     if mode == "rest":
-        assert finals == [" ".join(native(real, 16_000))]
+        assert finals == [" ".join(native(hearing, 16_000))]
     else:
         interim = "".join(said(shown, "InterimTranscriptionFrame"))
         assert interim.replace(" ", "") == "".join(finals).replace(" ", "")
@@ -208,12 +208,12 @@ def test_pipecat(real, run_client, clip, native, recording, mode: str) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("mode", ["realtime", "rest"])
-def test_livekit(real, run_client, clip, native, recording, mode: str) -> None:
-    shown = run_client("livekit.txt", "run_livekit.py", real.url, str(clip(16_000)), mode)
+def test_livekit(hearing, run_client, clip, native, recording, mode: str) -> None:
+    shown = run_client("livekit.txt", "run_livekit.py", hearing.url, str(clip(16_000)), mode)
     finals = said(shown, "final_transcript")
     recording.check(finals)
     if mode == "rest":
-        assert finals == [" ".join(native(real, 16_000))]
+        assert finals == [" ".join(native(hearing, 16_000))]
     else:
         starts, ends = said(shown, "start_of_speech"), said(shown, "end_of_speech")
         assert len(starts) == len(ends) >= len(finals), "noise has a start and an end as well"

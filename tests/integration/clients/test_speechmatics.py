@@ -48,11 +48,11 @@ def test_a_wrong_key_is_refused_before_the_upgrade(running, run_client, tmp_path
 
 
 @pytest.mark.model
-def test_the_words_of_people(real, run_client, clip, native, recording) -> None:
-    script = ("speechmatics.txt", "run_speechmatics.py", real.url)
+def test_the_words_of_people(hearing, run_client, clip, native, recording) -> None:
+    script = ("speechmatics.txt", "run_speechmatics.py", hearing.url)
     finals = check_session(run_client(*script, str(clip(RATE)), "finals"))
-    assert finals == native(real, RATE)
+    assert finals == native(hearing, RATE)
     recording.check(finals)
-    variables = {"SPEECHMATICS_RT_URL": real.url.replace("http", "ws", 1) + "/v2"}
+    variables = {"SPEECHMATICS_RT_URL": hearing.url.replace("http", "ws", 1) + "/v2"}
     shown = run_client(*script, str(clip("opus")), "file", **variables)
     recording.check(check_session(shown))

@@ -44,5 +44,5 @@ def test_each_piece_has_one_answer(server, voice, tmp_path, path: str) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("rate", [8_000, 16_000])
-def test_the_words_of_people(real, clip, recording, rate: int) -> None:
-    recording.check([words_of(transcribe(real.url, clip(rate), rate))])
+def test_the_words_of_people(hearing, clip, recording, rate: int) -> None:
+    recording.check([words_of(transcribe(hearing.url, clip(rate), rate))])

@@ -39,6 +39,7 @@ async def transcribe(client: AsyncClient, audio: bytes) -> tuple[str, str]:
     return text, chunks
 
 
+@pytest.mark.alone
 async def test_home_assistants_order(running, free_port, voice) -> None:
     port = free_port()
     with running(wyoming_port=port):
@@ -67,7 +68,7 @@ async def check_order(address: str, audio: bytes) -> None:
 
 
 @pytest.mark.model
-async def test_the_words_of_people(real, wyoming_port, clip, recording) -> None:
+async def test_the_words_of_people(hearing, wyoming_port, clip, recording) -> None:
     async with AsyncClient.from_uri(f"tcp://127.0.0.1:{wyoming_port}") as client:
         text, chunks = await transcribe(client, clip(16_000).read_bytes())
     assert text == chunks

@@ -61,6 +61,7 @@ def test_an_unknown_kernel_is_refused() -> None:
     assert "run_experts" in str(result.exception)
 
 
+@pytest.mark.alone
 def test_capacity_drives_a_server_of_its_own(tmp_path: Path) -> None:
     out = tmp_path / "capacity.json"
     arguments = ["capacity", "--first", "2", "--most", "2", "--seconds", "4", "--limit-ms", "900"]

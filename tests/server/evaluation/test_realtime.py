@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from stream_protocol.messages import Done
 from stream_server.evaluation.realtime import real_time
@@ -16,6 +17,7 @@ from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.recogniser.interface import SAMPLE_RATE
 
 
+@pytest.mark.alone
 def test_the_delays_are_those_of_virtual_time(voice: Callable[..., np.ndarray]) -> None:
     pause = np.zeros(SAMPLE_RATE, np.float32)
     pcm = np.concatenate([pause[:8000], voice(1.0), pause])

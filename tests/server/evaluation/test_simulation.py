@@ -16,6 +16,8 @@ from stream_server.evaluation.track import Timed, follow, joined
 from stream_server.recogniser.fake import FakeRecogniser
 from stream_server.recogniser.interface import SAMPLE_RATE, Hypothesis, Row
 
+pytestmark = pytest.mark.alone
+
 PAUSE = np.zeros(SAMPLE_RATE, np.float32)
 
 

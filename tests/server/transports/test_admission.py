@@ -117,3 +117,21 @@ async def test_who_does_not_fit_is_told_so_and_every_change_is_noted(make_servic
     assert seen == [0, 1, 1, 2, 2, 1, 0]
     with admission.admit():
         pass
+
+
+async def test_what_only_carries_sessions_takes_a_place_and_nothing_of_the_model(
+    make_services,
+) -> None:
+    admission = Admission(3)
+    admission.open(make_services(), lambda: True, lambda inside: 1)
+    with admission.admit(is_heard=False), admission.admit(is_heard=False):
+        with admission.admit():
+            assert admission.inside == 3
+            with pytest.raises(Overloaded, match="all 3 places"), admission.admit():
+                pass
+        with (
+            admission.admit(),
+            pytest.raises(Overloaded, match="places"),
+            admission.admit(is_heard=False),
+        ):
+            pass
