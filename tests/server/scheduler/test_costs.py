@@ -56,6 +56,26 @@ def test_measuring_finds_what_is_so_and_leaves_nothing_behind() -> None:
     assert recogniser.live_rows == 0
 
 
+class Late(Timed):
+    """It listens to new rows in their first turn, beside the steps of others, as a GPU does."""
+
+    def start(self, utterances: Sequence[Utterance]) -> Sequence[FakeRow]:
+        self.put_off = TRUE.audio * sum(len(each.pcm) for each in utterances) / SAMPLE_RATE
+        return FakeRecogniser.start(self, utterances)
+
+    def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
+        if self.put_off:
+            Timed.now += self.put_off
+            self.put_off = 0.0
+            return [Hypothesis((), (), (), step=0, is_final=False) for _ in rows]
+        return Timed.step(self, rows)
+
+
+def test_what_a_start_puts_off_is_not_taken_for_a_step() -> None:
+    recogniser = Late()
+    assert is_near(measure(recogniser, recogniser.clock), TRUE, 1e-6)
+
+
 def test_what_is_measured_holds_until_there_is_more() -> None:
     meter = CostMeter()
     assert meter.costs == TurnCosts()
