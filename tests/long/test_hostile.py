@@ -28,9 +28,10 @@ def test_some_thousands_crash_hang_and_disturb_nothing() -> None:
     assert {name for name, _ in rig.answers} == {*(api.name for api in APIS), "http"}
     assert rig.transcript
     answers = {answer for _, answer in rig.answers}
-    assert {"1000", "HTTP 404", "HTTP 400", "left"} <= answers
-    # Which of them come is chance.
+    assert {"1000", "left"} <= answers
+    # Which of these come is chance.
     assert {"1002", "1003", "1007", "1008"} & answers, "what is no frame of an API is refused"
+    assert [each for each in answers if each.startswith("HTTP 4")]
 
 
 def test_frames_follow_from_their_seed_and_are_of_every_kind() -> None:
