@@ -383,7 +383,8 @@ class Engine:
                     continue
                 self._delivering += 1
             encoding = self._encoding.pop(outcome.number, 0.0)
-            for receive in (callback, self._record, partial(self._trace, encoding)):
+            # The reply comes last: whoever has it may end the session, whose span these belong to.
+            for receive in (self._record, partial(self._trace, encoding), callback):
                 try:
                     receive(outcome.reply)
                 except BaseException:  # The receiver's defect; the other replies go on.
