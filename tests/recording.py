@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ class Recording:
     """At 16 kHz."""
     starts: tuple[float, ...]
     """Seconds at which each clip begins."""
+
+    @staticmethod
+    def is_but_for_corrections(pieces: str, text: str) -> bool:
+        """Whether pieces that were appended say what the final text does.
+
+        But for stable words that a final corrected, which are few, and stay in the pieces.
+        """
+        one, other = ("".join(each.split()) for each in (pieces, text))
+        return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio() > 0.95
 
     def first(self, count: int) -> Recording:
         """Return its first utterances alone; all of it where there are no more."""

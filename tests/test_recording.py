@@ -51,3 +51,12 @@ def test_an_utterance_may_not_be_lost_among_many() -> None:
     many = Recording(tuple(f"{word} {word}" for word in "abcdefghijkl"), RECORDING.samples, ())
     with pytest.raises(AssertionError, match="'c c' is not in"):
         many.check([text for text in many.said if text != "c c"])
+
+
+def test_a_word_that_a_final_corrected_may_stay_in_the_pieces_and_no_more() -> None:
+    text = " ".join(HEARD)
+    assert RECORDING.is_but_for_corrections("".join(HEARD), text)
+    assert RECORDING.is_but_for_corrections(text.replace("baby", "maybe"), text)
+    assert not RECORDING.is_but_for_corrections(" ".join(HEARD[1:]), text)
+    assert not RECORDING.is_but_for_corrections(f"{text} {HEARD[2]}", text)
+    assert not RECORDING.is_but_for_corrections("", text)
