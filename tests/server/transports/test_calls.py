@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aiortc import RTCPeerConnection
 
 from stream_protocol.messages import Resume, Start
 from stream_server.config import LimitsConfig
@@ -13,18 +12,9 @@ from stream_server.errors import Draining, InvalidField, Overloaded
 from stream_server.transports.admission import Admission
 from stream_server.transports.calls import Calls
 from stream_server.transports.hub import Hub
+from tests.integration.webrtc import make_offer
 
 LIMITS = LimitsConfig(media_timeout_ms=1000)
-
-
-async def make_offer() -> str:
-    client = RTCPeerConnection()
-    try:
-        client.addTransceiver("audio", direction="sendonly")
-        await client.setLocalDescription(await client.createOffer())
-        return str(client.localDescription.sdp)
-    finally:
-        await client.close()
 
 
 def opened(make_services, max_sessions: int = 2) -> Admission:

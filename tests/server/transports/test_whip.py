@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from aiortc import RTCPeerConnection
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
@@ -20,6 +19,7 @@ from stream_server.transports.hub import Hub
 from stream_server.transports.ice import IceServer
 from stream_server.transports.sdp import find_ufrag
 from stream_server.transports.whip import WHIP_PATH, routes
+from tests.integration.webrtc import make_offer
 
 LIMITS = LimitsConfig(media_timeout_ms=5000)
 SDP = {"Content-Type": "application/sdp"}
@@ -30,12 +30,7 @@ CANDIDATE = "a=mid:0\r\na=candidate:1 1 udp 2122260223 192.0.2.1 61764 typ host\
 
 @pytest.fixture
 async def offer() -> str:
-    client = RTCPeerConnection()
-    client.addTransceiver("audio", direction="sendonly")
-    await client.setLocalDescription(await client.createOffer())
-    text = str(client.localDescription.sdp)
-    await client.close()
-    return text
+    return await make_offer()
 
 
 def application(calls: Calls) -> httpx.AsyncClient:
