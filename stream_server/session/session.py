@@ -134,6 +134,11 @@ class _OpenSegment:
     reply: Reply | None = None
     """To its final request."""
 
+    def begin(self, audio: Segment) -> None:
+        """Know where its text begins, with its first request."""
+        if self.transcript is None:
+            self.transcript = Transcript(self.number, audio.start, audio.onset)
+
 
 @dataclass(slots=True)
 class _Channel:
@@ -412,8 +417,7 @@ class Session:
         *,
         is_likely: bool = False,
     ) -> Submit:
-        if segment.transcript is None:
-            segment.transcript = Transcript(segment.number, audio.start, audio.onset)
+        segment.begin(audio)
         segment.heard = audio.end
         submit = self._submit(segment, audio, steps, draft, is_likely=is_likely)
         segment.in_flight = submit.request.revision
@@ -424,8 +428,7 @@ class Session:
     ) -> list[Effect]:
         effects: list[Effect] = []
         segment.audio = audio
-        if segment.transcript is None:
-            segment.transcript = Transcript(segment.number, audio.start, audio.onset)
+        segment.begin(audio)
         self._pending[segment.number] = channel
         guess = segment.guess
         if guess is not None and self._is_still_good(guess, audio):
