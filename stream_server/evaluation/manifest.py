@@ -14,11 +14,11 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-import soundfile
 
 from stream_server.errors import ConfigError
 from stream_server.recogniser.interface import SAMPLE_RATE, Pcm
 from stream_server.training.data import read_manifest, split
+from stream_server.training.pack import read_stretch
 from stream_server.training.recipe import Recipe
 
 
@@ -145,16 +145,8 @@ def read_audio(example: Example, before: int = 0, after: int = 0) -> Pcm:
     """
     if example.audio is None:
         return np.zeros(int(example.duration * SAMPLE_RATE), np.float32)
-    name = str(example.audio)
-    try:
-        pcm, rate = soundfile.read(name, dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise ConfigError("audio", name, str(error)) from error
-    if rate != SAMPLE_RATE or pcm.ndim != 1:
-        raise ConfigError("audio", name, f"16 kHz mono, not {rate} Hz, shape {pcm.shape}")
-    if example.end is not None and example.end > len(pcm):
-        raise ConfigError("end", example.end, f"at most {len(pcm)}, the samples of {name}")
-    return np.pad(pcm[example.start : example.end], (before, after))
+    pcm = read_stretch(example.audio, example.start, example.end, "float32")
+    return np.pad(pcm, (before, after))
 
 
 __all__ = ["Example", "Selection", "read_audio", "read_examples"]

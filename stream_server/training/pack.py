@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,19 +40,39 @@ class Packed:
     """Kept for testing: never trained on."""
 
 
+def read_stretch(
+    path: Path, start: int, end: int | None, dtype: Literal["int16", "float32"]
+) -> npt.NDArray[Any]:
+    """Read what lies between two samples of a recording.
+
+    Args:
+        path: of the recording.
+        start: its first sample that is wanted.
+        end: the sample behind the last; none: all to the end.
+        dtype: of the samples.
+
+    Raises:
+        ConfigError: it cannot be read, is no 16 kHz mono, or is shorter than that.
+    """
+    name = str(path)
+    try:
+        pcm, rate = soundfile.read(name, dtype=dtype)
+    except soundfile.LibsndfileError as error:
+        raise ConfigError("audio", name, str(error)) from error
+    if rate != RATE or pcm.ndim != 1:
+        raise ConfigError("audio", name, f"16 kHz mono, not {rate} Hz, shape {pcm.shape}")
+    if end is not None and end > len(pcm):
+        raise ConfigError("end", end, f"at most {len(pcm)}, the samples of {name}")
+    return np.ascontiguousarray(pcm[start:end])
+
+
 def read_recording(path: Path) -> Samples:
     """Read a whole recording.
 
     Raises:
         ConfigError: it cannot be read, or is something else than 16 kHz mono.
     """
-    try:
-        pcm, rate = soundfile.read(path, dtype="int16")
-    except soundfile.LibsndfileError as error:
-        raise ConfigError("audio", str(path), str(error)) from error
-    if rate != RATE or pcm.ndim != 1:
-        raise ConfigError("audio", str(path), f"16 kHz mono, not {rate} Hz, shape {pcm.shape}")
-    return np.ascontiguousarray(pcm)
+    return read_stretch(path, 0, None, "int16")
 
 
 def read_clip(clip: Clip) -> Samples:
@@ -60,10 +81,7 @@ def read_clip(clip: Clip) -> Samples:
     Raises:
         ConfigError: the recording cannot be read, is no 16 kHz mono, or is shorter than that.
     """
-    pcm = read_recording(clip.audio)
-    if clip.end is not None and clip.end > len(pcm):
-        raise ConfigError("end", clip.end, f"at most {len(pcm)}, the samples of {clip.audio}")
-    return pcm[clip.start : clip.end]
+    return read_stretch(clip.audio, clip.start, clip.end, "int16")
 
 
 def _encode(job: tuple[Clip, int]) -> bytes:
@@ -189,6 +207,7 @@ __all__ = [
     "read_packs",
     "read_recording",
     "read_spoken",
+    "read_stretch",
     "write_packs",
     "write_spoken",
 ]
