@@ -32,6 +32,7 @@ DropReason = Literal["replaced", "cancelled", "expired"]
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 """Edges in seconds, close together where people notice the difference."""
 _FACTORS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)
+_TURNS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
 _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 
 
@@ -106,6 +107,12 @@ class Metrics:
         self._rows = Gauge("diffscribe_rows", "Rows in the current step.", registry=registry)
         self._batch = Histogram(
             "diffscribe_batch_rows", "Rows of each step.", buckets=_ROWS, registry=registry
+        )
+        self._turn = Histogram(
+            "diffscribe_turn_seconds",
+            "Seconds of a step and of the starts before it.",
+            buckets=_TURNS,
+            registry=registry,
         )
         dropped = Counter(
             "diffscribe_partials_dropped",
@@ -190,9 +197,10 @@ class Metrics:
 
     # --- engine -----------------------------------------------------------------------------
 
-    def record_step(self, rows: int) -> None:
-        """One denoising step was run over ``rows`` rows."""
+    def record_step(self, rows: int, seconds: float) -> None:
+        """One denoising step was run over ``rows`` rows, in a turn of ``seconds``."""
         self._steps.inc()
+        self._turn.observe(seconds)
         self._rows.set(rows)
         self._batch.observe(rows)
 

@@ -22,6 +22,7 @@ from stream_server.evaluation import bench_picture, decode_bench, rehearsal
 from stream_server.evaluation.capacity import Goal, Measure, find_capacity, running_server
 from stream_server.evaluation.decode_bench import Ceilings, Shape
 from stream_server.evaluation.machine_costs import MACHINES
+from stream_server.evaluation.turns import TurnWatch
 from stream_server.progress import Progress
 from stream_server.recogniser.backbone import FULL_SIZE, random_gemma
 from stream_server.recogniser.checkpoint import EMBEDDED, load_model
@@ -118,6 +119,7 @@ def capacity(
     seconds: Annotated[float, typer.Option(help="Of audio of each stream.", min=1)] = 30,
     silence_ms: Annotated[int, typer.Option(help="Pause that ends a segment.")] = 200,
     partial_ms: Annotated[int, typer.Option(help="New audio between partials.")] = 1000,
+    message_ms: Annotated[int, typer.Option(help="Audio in a message.", min=10)] = 100,
     files: Annotated[
         Path | None, typer.Option(help="Recording or folder; none is synthetic voices.")
     ] = None,
@@ -135,7 +137,7 @@ def capacity(
     """Find how many paced streams a real server bears; options after -- are the server's."""
     played = find_files(files) if files is not None else ()
     start = Start(partial_interval_ms=partial_ms, endpointing=Endpointing(silence_ms=silence_ms))
-    plan = LoadPlan(url, first, played, start, seconds=seconds)
+    plan = LoadPlan(url, first, played, start, seconds=seconds, chunk_ms=message_ms)
     goal = Goal(measure, limit_ms, first, most, gap)
     console = Console()
     document: dict[str, Any] = _describe_machine() | {
@@ -145,6 +147,7 @@ def capacity(
         "seconds": seconds,
         "silence_ms": silence_ms,
         "partial_ms": partial_ms,
+        "message_ms": message_ms,
         "remark": "stopped before its end",
         "capacity": None,
         "probes": [],
@@ -152,11 +155,15 @@ def capacity(
 
     def tell(report: LoadReport) -> None:
         console.print(report.table())
-        document["probes"].append(asdict(report))
+        turns = watch.look()
+        if turns is not None:
+            console.print(f"{turns.mean_rows} rows a turn, {turns.mean_ms} ms, {turns.count} turns")
+        document["probes"].append(asdict(report) | {"turns": turns and asdict(turns)})
         if out is not None:  # now: the whole search takes minutes, and may be stopped
             _write(out, document)
 
     with running_server(url, context.args, random_full_size) as address:
+        watch = TurnWatch(address)
         found = find_capacity(replace(plan, url=address), goal, processes, tell)
     print(found.table())
     if out is not None:
@@ -175,6 +182,7 @@ def rehearse(
     seconds: Annotated[float, typer.Option(help="Of audio of each stream.", min=1)] = 15,
     silence_ms: Annotated[int, typer.Option(help="Pause that ends a segment.")] = 200,
     partial_ms: Annotated[int, typer.Option(help="New audio between partials.")] = 1000,
+    message_ms: Annotated[int, typer.Option(help="Audio in a message.", min=10)] = 100,
     partial_steps: Annotated[int, typer.Option(help="Denoising steps of a partial.", min=1)] = 3,
     start_ms: Annotated[
         str, typer.Option(help="Of each start and of each row in it, as 2.5,1.2, if known better.")
@@ -188,7 +196,7 @@ def rehearse(
     if start_ms:
         costs = replace(costs, listen=_parse_pair("start_ms", start_ms))
     start = Start(partial_interval_ms=partial_ms, endpointing=Endpointing(silence_ms=silence_ms))
-    plan = LoadPlan("", first, (), start, seconds=seconds)
+    plan = LoadPlan("", first, (), start, seconds=seconds, chunk_ms=message_ms)
     config = SchedulerConfig(busy_share=0)
 
     def run(plan: LoadPlan, processes: int) -> LoadReport:

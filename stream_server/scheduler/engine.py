@@ -265,10 +265,11 @@ class Engine:
             outcomes = [*self._take_outbox(), *plan.dropped]
         self._deliver(outcomes)
         self._rows.release(plan.release)
+        began = self._clock()
         failures = self._start(plan.admit)
         result = self._rows.step(plan.step)
         if plan.step and self._metrics is not None:
-            self._metrics.record_step(len(plan.step))
+            self._metrics.record_step(len(plan.step), self._clock() - began)
         failures.update(result.failures)
         for number, failure in failures.items():
             with structlog.contextvars.bound_contextvars(session=self._stream(number)):

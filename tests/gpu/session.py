@@ -29,6 +29,7 @@ STOPPED = -9
 LEAST = 0.6
 """A stage begins only if so much of its limit is left of the whole."""
 GRID = "1x64,1x192,32x64,32x192"
+BETWEEN = "1x32,2x32,2x64,4x64,8x64,16x64"
 SERVER = ("-c", "from stream_server.cli import main; main()", "bench")
 
 
@@ -56,9 +57,9 @@ def plan(out: Path, tiny: bool) -> list[Stage]:
     """Return the stages, the most valuable first."""
     size = ("--tiny", "--device", "cpu", "--rows", "1") if tiny else ("--kernels", "auto")
     large = () if tiny else ("--random-full-size",)
-    shapes = "1x32x40" if tiny else GRID
 
-    def decode(name: str, *options: str, seconds: float = 270) -> Stage:
+    def decode(name: str, *options: str, grid: str = GRID, seconds: float = 270) -> Stage:
+        shapes = "1x32x40" if tiny else grid
         output = ("--out", str(out / f"{name}.json"))
         command = (*SERVER, "decode", *large, "--shapes", shapes, *options, *output)
         return Stage(name, seconds, command)
@@ -92,13 +93,13 @@ def plan(out: Path, tiny: bool) -> list[Stage]:
     return [
         # The first five fit into 540 s. What is wrong is told before it is timed.
         Stage("tests", 110, tests),
-        capacity("capacity", 64, "--kernels", "auto"),
-        capacity("capacity-float8-32-words", 96, "--weights", "float8", *few),
+        capacity("capacity", 16, "--kernels", "auto"),
+        capacity("capacity-float8-32-words", 32, "--weights", "float8", *few),
         Stage("start", 75, (*start, "--json", str(out / "start.json"))),
-        decode("decode", "--no-stock", "--profile", seconds=75),
+        decode("decode-between", "--no-stock", grid=BETWEEN, seconds=60),
         full("full-size"),
         decode("decode-float8-32-words", "--float8", "all", "--top", "32", "--profile"),
-        decode("decode-stock"),
+        decode("decode", "--profile"),
         decode("decode-float8", "--float8", "all", "--profile"),
         full("full-size-float8", *float8),
         decode("decode-32-words", "--no-stock", "--top", "32"),

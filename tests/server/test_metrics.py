@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import get_args
 
+import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -31,6 +32,7 @@ def test_render_is_what_a_scraper_reads() -> None:
         "diffscribe_steps": "counter",
         "diffscribe_rows": "gauge",
         "diffscribe_batch_rows": "histogram",
+        "diffscribe_turn_seconds": "histogram",
         "diffscribe_partials_dropped": "counter",
         "diffscribe_requests_failed": "counter",
         "diffscribe_final_latency_seconds": "histogram",
@@ -88,12 +90,14 @@ def test_sessions() -> None:
 def test_engine() -> None:
     metrics = Metrics()
     metrics.record_engine_up(True)
-    metrics.record_step(3)
-    metrics.record_step(5)
+    metrics.record_step(3, 0.02)
+    metrics.record_step(5, 0.04)
     assert value(metrics, "engine_up") == 1
     assert value(metrics, "steps_total") == 2
     assert value(metrics, "rows") == 5
     assert value(metrics, "batch_rows_sum") == 8
+    assert value(metrics, "turn_seconds_sum") == pytest.approx(0.06)
+    assert value(metrics, "turn_seconds_bucket", le="0.02") == 1
     metrics.record_idle()
     assert value(metrics, "rows") == 0
     metrics.record_partial_dropped("expired")
@@ -139,7 +143,7 @@ def test_threads_lose_no_count() -> None:
 
     def count() -> None:
         for _ in range(500):
-            metrics.record_step(1)
+            metrics.record_step(1, 0.01)
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
