@@ -178,6 +178,8 @@ def kokoro(
     recipe = read_recipe(recipe_file)
     began = time.monotonic()
     speech = recipe.speech
+    if speech.kokoro < 1:
+        raise ConfigError("speech.kokoro", speech.kokoro, "utterances to synthesise, 1 or more")
     texts = read_texts(data / TEXTS)
     weights = speech.texts or dict.fromkeys(texts, 1.0)
     # Another seed: other sentences than the other synthesisers say.

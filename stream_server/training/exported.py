@@ -30,7 +30,8 @@ class _Graph:
         try:
             import onnx
         except ImportError as error:
-            raise ConfigError("onnx", "missing", "the package onnx (pip install onnx)") from error
+            remedy = "the package: pip install 'diffscribe[voices]'"
+            raise ConfigError("onnx", "missing", remedy) from error
 
         graph = onnx.load(str(path)).graph
         self.nodes = graph.node

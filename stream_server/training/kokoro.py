@@ -15,11 +15,11 @@ import re
 import subprocess
 import sys
 import time
-import types
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,14 @@ _LONGEST = 500
 """Symbols that are spoken at most."""
 _SAID = (
     *(("a^ɪ", "I"), ("a^ʊ", "W"), ("d^ʒ", "ʤ"), ("e^ɪ", "A"), ("t^ʃ", "ʧ"), ("ɔ^ɪ", "Y")),
-    *(("o^ʊ", "O"), ("ə^ʊ", "Q"), ("ə^l", "ᵊl"), ("e^ə", "ɛː"), ("ʔn\u0329", "tᵊn"), ("ʔ", "t")),
-    *(("ɜːɹ", "ɜɹ"), ("ɚ", "əɹ"), ("ɐ", "ə"), ("r", "ɹ"), ("x", "k"), ("ɬ", "l"), ("ʲ", "")),
+    *(("o^ʊ", "O"), ("ə^ʊ", "Q"), ("ə^l", "ᵊl"), ("e^ə", "ɛː"), ("e", "A"), ("o", "ɔ")),
+    *(("ʔˌn\u0329", "tᵊn"), ("ʔn\u0329", "tᵊn"), ("ʔ", "t"), ("ɚ", "əɹ"), ("ɾ", "T")),
+    *(("r", "ɹ"), ("x", "k"), ("ç", "k"), ("ɬ", "l"), ("ʲ", ""), ("\u0303", "")),
 )
-"""What espeak-ng writes, and what the network was taught for it."""
+"""What espeak-ng writes, and what the network was taught for it, in this order.
+
+After misaki (hexgrad, Apache 2.0), which wrote what the network learnt from.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,19 @@ def draw_lines(texts: Sequence[str], voices: Sequence[str], seed: int) -> list[L
     return drawn
 
 
+def spell(said: str, british: bool) -> str:
+    """Write in the network's symbols what espeak-ng wrote, diphthongs tied by ``^``."""
+    for ours, theirs in _SAID:
+        said = said.replace(ours, theirs)
+    said = re.sub("(\\S)\u0329", "ᵊ\\1", said).replace("^", "")
+    # "a", "an" and "am" keep this sound, which elsewhere is that of "sofa".
+    said = re.sub("(?!(?<!\\S)ɐ[nm]?(?!\\S))ɐ", "ə", said)
+    if british:
+        return said.replace("iə", "ɪə")
+    said = said.replace("ɜː", "ɜɹ").replace("ɪə", "iə").replace("ː", "")
+    return said.replace("ɜɹɹ", "ɜɹ").replace("əɹɹ", "əɹ")
+
+
 def symbols(text: str, british: bool) -> str:
     """Return how a plain text is said, in the network's symbols.
 
@@ -93,28 +110,31 @@ def symbols(text: str, british: bool) -> str:
         subprocess.CalledProcessError: espeak-ng failed.
     """
     voice = "en-gb" if british else "en-us"
-    command = ["espeak-ng", "-q", "--ipa", "--tie=^", "-v", voice, f"{text}."]
+    # It writes "of the" as one word, which the network never saw, but not over such a space.
+    words = "\N{NO-BREAK SPACE}".join(text.split())
+    command = ["espeak-ng", "-q", "--ipa", "--tie=^", "-v", voice, f"{words}."]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    said = " ".join(done.stdout.split())
-    for ours, theirs in _SAID:
-        said = said.replace(ours, theirs)
-    said = re.sub("(\\S)\u0329", "ᵊ\\1", said).replace("^", "")
-    if not british:
-        said = said.replace("ɜː", "ɜɹ").replace("ɪə", "iə").replace("ː", "").replace("əɹɹ", "əɹ")
-    return f"{said}."
+    return f"{spell(' '.join(done.stdout.split()), british)}."
 
 
 def _modules() -> tuple[Any, Any]:
-    """Import the network's modules, and not what the package begins with: spaCy and more."""
-    found = importlib.util.find_spec("kokoro")
-    if found is None or not found.submodule_search_locations:
-        raise ConfigError("kokoro", "missing", "the package kokoro (pip install --no-deps kokoro)")
-    package = types.ModuleType("kokoro")
-    package.__path__ = list(found.submodule_search_locations)
-    sys.modules.setdefault("kokoro", package)
-    from kokoro import istftnet, modules  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    """Import the network's modules, and not what the package begins with: spaCy and more.
 
-    return istftnet, modules
+    Its name is lent to an empty package meanwhile, for its modules import each other by it.
+    """
+    found = importlib.util.find_spec("kokoro")
+    if found is None:
+        raise ConfigError("kokoro", "missing", "the package: pip install --no-deps kokoro")
+    before = sys.modules.get("kokoro")
+    sys.modules["kokoro"] = before or importlib.util.module_from_spec(found)
+    try:
+        return import_module("kokoro.istftnet"), import_module("kokoro.modules")
+    except ImportError as error:
+        wanted = "what kokoro imports: pip install 'diffscribe[voices]'"
+        raise ConfigError("kokoro", str(error), wanted) from error
+    finally:
+        if before is None:
+            del sys.modules["kokoro"]
 
 
 class Network(nn.Module):
@@ -210,7 +230,8 @@ class Speaker:
         weights = read_exported(folder / MODEL)
         missing, _ = network.load_state_dict(weights, strict=False)
         # Norms without a scale of their own have ones and zeros; nobody asks the pooler.
-        missing = [name for name in missing if ".norm" not in name and "pooler" not in name]
+        known = (".norm.weight", ".norm.bias", ".pooler.weight", ".pooler.bias")
+        missing = [name for name in missing if not name.endswith(known)]
         if missing:
             raise ConfigError("voices", str(folder / MODEL), f"weights of {missing}")
         self._network = network.to(device)
@@ -262,6 +283,7 @@ def speak_everywhere(
     folder: Path, wanted: Sequence[Line], devices: Sequence[str], workers: int, seconds: float
 ) -> list[Packed]:
     """Say lines in ``workers`` processes, spread over the devices; see :func:`speak_lines`."""
+    workers = max(1, min(workers, len(wanted)))
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         jobs = []
         for place in range(workers):
@@ -272,8 +294,15 @@ def speak_everywhere(
 
 
 def voice_names(folder: Path) -> list[str]:
-    """Return the names of a folder's voices."""
-    return sorted(path.stem for path in (folder / VOICES).glob("*.bin"))
+    """Return the names of a folder's voices.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    names = sorted(path.stem for path in (folder / VOICES).glob("*.bin"))
+    if not names:
+        raise ConfigError("voices", str(folder), "what 'train voices' wrote")
+    return names
 
 
 __all__ = [
@@ -287,6 +316,7 @@ __all__ = [
     "draw_lines",
     "speak_everywhere",
     "speak_lines",
+    "spell",
     "symbols",
     "voice_names",
 ]

