@@ -35,7 +35,7 @@ from stream_server.training.pack import Packed, Samples
 from stream_server.training.synthesis import resample
 
 SET = "kokoro"
-RATE = 24_000
+_RATE = 24_000
 """Samples a second that the network makes."""
 MODEL, SYMBOLS, VOICES = "kokoro.onnx", "vocab.json", "voices"
 """Files of a folder of voices."""
@@ -187,7 +187,7 @@ class Network(nn.Module):
             speed: 1 is the voice's own.
 
         Returns:
-            [samples] at ``RATE``, about -1 to 1.
+            [samples] at ``_RATE``, about -1 to 1.
         """
         count, device = places.shape[1], places.device
         length = torch.full((1,), count, device=device)
@@ -259,7 +259,7 @@ class Speaker:
         tokens = torch.tensor([[0, *places, 0]])
         audio = self._network(tokens.to(self._device), style.to(self._device), line.speed)
         pcm = (audio.float().cpu().numpy() * 32767).clip(-32768, 32767).astype(np.int16)
-        return resample(pcm, RATE)
+        return resample(pcm, _RATE)
 
 
 def speak_lines(

@@ -69,7 +69,7 @@ def test_a_matrix_product_is_turned_and_counted_once(tmp_path: Path) -> None:
     found = read(tmp_path / "x", nodes, constants)
     assert set(found) == {"bert_encoder.weight", "bert.layer.ffn.weight"}
     turned = [[(float(v) - zeros[n]) * scales[n] for v in values[:, n]] for n in range(4)]
-    np.testing.assert_array_equal(found["bert_encoder.weight"], np.float32(turned))
+    np.testing.assert_array_equal(found["bert_encoder.weight"], np.array(turned, np.float32))
     even = (values.T.astype(np.float32) - 128) * 0.125
     np.testing.assert_array_equal(found["bert.layer.ffn.weight"], even)
 
@@ -107,14 +107,14 @@ def test_gates_of_an_lstm_come_in_the_order_of_torch(tmp_path: Path) -> None:
 def test_what_kept_its_name_is_found_by_it(tmp_path: Path) -> None:
     values = integers(5, 2)
     fc = RANDOM.random((2, 3)).astype(np.float32)
-    half = np.float16([0.5, 0.25])
+    half = np.array([0.5, 0.25], np.float16)
     constants = {
         **quantised("encoder.bert.embeddings.weight", values, 0.5, 3),
         "encoder.predictor.text_encoder.lstms.1.fc.weight": fc,
         "decoder.decoder.generator.alphas.0": half,
-        "encoder.some_shape": np.int64([1]),
-        "onnx::MatMul_6993": np.float32([[1], [2]]),
-        "other": np.float32([1]),
+        "encoder.some_shape": np.array([1]),
+        "onnx::MatMul_6993": np.array([[1], [2]], np.float32),
+        "other": np.array([1], np.float32),
     }
     gather = node("DequantizeLinear", "/encoder/d", "encoder.bert.embeddings.weight_quantized")
     found = read(tmp_path / "x", [gather], constants)
@@ -122,7 +122,7 @@ def test_what_kept_its_name_is_found_by_it(tmp_path: Path) -> None:
         "bert.embeddings.weight": (values.astype(np.float32) - 3) * 0.5,
         "predictor.text_encoder.lstms.1.fc.weight": fc.T,
         "decoder.generator.alphas.0": half.astype(np.float32),
-        "decoder.generator.m_source.l_linear.weight": np.float32([[1, 2]]),
+        "decoder.generator.m_source.l_linear.weight": np.array([[1, 2]], np.float32),
     }
     assert set(found) == set(expected)
     for name, weight in found.items():
