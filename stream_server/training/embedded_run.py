@@ -25,7 +25,9 @@ TEXTS = "texts"
 CUTS = "cuts.json"
 """File of a pack with the samples between words."""
 SPOKEN = "synthetic.npz"
-"""File of a pack with what was synthesised."""
+"""File of a pack with what espeak-ng and flite said."""
+KOKORO = "kokoro.npz"
+"""The same of Kokoro."""
 _TESTED = 150
 """Clips of a set that are heard after each saved state."""
 
@@ -49,8 +51,9 @@ def read_pack(data: Path, workers: int) -> tuple[list[Packed], list[Packed]]:
     """Return the clips to train on, those that can be cut first, and the clips to test on."""
     packed = read_packs(data, workers)
     clips = [clip for clip in packed if not clip.held_out]
-    if (data / SPOKEN).exists():
-        clips += read_spoken(data / SPOKEN)
+    for name in (SPOKEN, KOKORO):
+        if (data / name).exists():
+            clips += read_spoken(data / name)
     return clips, [clip for clip in packed if clip.held_out]
 
 
@@ -116,4 +119,4 @@ def _report_errors(output: Path, step: int, tests: list[Packed], device: torch.d
         report({"step": step, "set": name, "ctc_wer": errors.ctc, "wer": errors.final})
 
 
-__all__ = ["CUTS", "SPOKEN", "TEXTS", "EmbeddedOptions", "read_pack", "train_embedded"]
+__all__ = ["CUTS", "KOKORO", "SPOKEN", "TEXTS", "EmbeddedOptions", "read_pack", "train_embedded"]

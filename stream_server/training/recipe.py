@@ -40,7 +40,7 @@ class SpeechConfig:
     """Which speech is trained on."""
 
     weights: dict[str, float] = field(default_factory=dict)
-    """Probability weight of each set, ``espeak`` and ``flite`` included."""
+    """Probability weight of each set, ``espeak``, ``flite`` and ``kokoro`` included."""
     held_out: dict[str, HeldOut] = field(default_factory=dict)
     manifests: dict[str, Path] = field(default_factory=dict)
     """Of sets whose own manifests have no texts; a recipe names them as they lie beside it."""
@@ -49,7 +49,9 @@ class SpeechConfig:
     max_seconds: float = 16.0
     """Longer clips are left out."""
     synthetic: int = 0
-    """Utterances to synthesise."""
+    """Utterances to synthesise by espeak-ng and flite."""
+    kokoro: int = 0
+    """Utterances to synthesise by Kokoro."""
     texts: dict[str, float] = field(default_factory=dict)
     """Probability weight of each text that is synthesised from, by the name of its file."""
     synthetic_digits: float = 0.06

@@ -38,6 +38,43 @@ class Prompt:
     set: str
 
 
+def _words(
+    chance: random.Random,
+    texts: Mapping[str, Sequence[str]],
+    weights: Mapping[str, float],
+    digits: float,
+) -> list[str]:
+    names = [name for name in texts if weights.get(name, 0) > 0]
+    shares = [weights[name] for name in names]
+    words = chance.choice(texts[chance.choices(names, shares)[0]]).split()
+    if chance.random() < digits:
+        words = chance.choices(DIGITS, k=chance.randint(1, 10))
+    elif chance.random() < 0.4 and len(words) > 3:
+        start = chance.randrange(len(words) - 2)
+        words = words[start : start + chance.randint(2, 7)]
+    return words[:38]
+
+
+def draw_texts(
+    texts: Mapping[str, Sequence[str]],
+    weights: Mapping[str, float],
+    count: int,
+    digits: float,
+    seed: int,
+) -> list[str]:
+    """Draw what is said: whole sentences, short pieces of them, and digit strings.
+
+    Args:
+        texts: sentences by the name of their source.
+        weights: of the sources; those of no weight are left out.
+        count: texts.
+        digits: share of them that are digit strings.
+        seed: the same one draws the same texts.
+    """
+    chance = random.Random(seed)
+    return [" ".join(_words(chance, texts, weights, digits)) for _ in range(count)]
+
+
 def prompts(
     texts: Mapping[str, Sequence[str]],
     weights: Mapping[str, float],
@@ -45,27 +82,11 @@ def prompts(
     digits: float,
     seed: int,
 ) -> list[Prompt]:
-    """Draw prompts: whole sentences, short pieces of them, and digit strings.
-
-    Args:
-        texts: sentences by the name of their source.
-        weights: of the sources; those of no weight are left out.
-        count: prompts.
-        digits: share of them that are digit strings.
-        seed: the same one draws the same prompts.
-    """
+    """Draw prompts for espeak-ng and flite; for the arguments see :func:`draw_texts`."""
     chance = random.Random(seed)
-    names = [name for name in texts if weights.get(name, 0) > 0]
-    shares = [weights[name] for name in names]
     drawn = []
     for _ in range(count):
-        words = chance.choice(texts[chance.choices(names, shares)[0]]).split()
-        if chance.random() < digits:
-            words = chance.choices(DIGITS, k=chance.randint(1, 10))
-        elif chance.random() < 0.4 and len(words) > 3:
-            start = chance.randrange(len(words) - 2)
-            words = words[start : start + chance.randint(2, 7)]
-        words = words[:38]
+        words = _words(chance, texts, weights, digits)
         if chance.random() < 0.6:
             voice = chance.choice(_FLITE)
             stretch = f"duration_stretch={chance.uniform(0.8, 1.25):.2f}"
@@ -126,4 +147,13 @@ def speak_all(drawn: Sequence[Prompt], workers: int) -> list[Packed]:
         return [packed for packed in pool.map(speak, drawn, chunksize=32) if packed is not None]
 
 
-__all__ = ["DIGITS", "Prompt", "digit_strings", "prompts", "resample", "speak", "speak_all"]
+__all__ = [
+    "DIGITS",
+    "Prompt",
+    "digit_strings",
+    "draw_texts",
+    "prompts",
+    "resample",
+    "speak",
+    "speak_all",
+]

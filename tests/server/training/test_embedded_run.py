@@ -23,6 +23,7 @@ from stream_server.training.corpus import Corpus
 from stream_server.training.data import Clip
 from stream_server.training.embedded_run import (
     CUTS,
+    KOKORO,
     SPOKEN,
     EmbeddedOptions,
     read_pack,
@@ -66,6 +67,8 @@ def test_a_pack_is_read_with_what_was_synthesised(pack: Path, tone: Callable[...
     assert [(clip.set, clip.text) for clip in tests] == [("tones", "four")]
     write_spoken(pack / SPOKEN, [Packed(tone(3), "three", "espeak", "espeak")])
     assert [clip.set for clip in read_pack(pack, workers=1)[0]][-1] == "espeak"
+    write_spoken(pack / KOKORO, [Packed(tone(4), "four", "af_one", "kokoro")])
+    assert [clip.set for clip in read_pack(pack, workers=1)[0]][-2:] == ["espeak", "kokoro"]
 
 
 def test_a_run_ends_in_a_checkpoint_that_is_served(

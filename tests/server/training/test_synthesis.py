@@ -14,6 +14,7 @@ from stream_server.training.pack import RATE, Samples
 from stream_server.training.synthesis import (
     Prompt,
     digit_strings,
+    draw_texts,
     prompts,
     resample,
     speak,
@@ -57,6 +58,15 @@ def test_prompts_are_drawn_from_the_sentences() -> None:
     assert "yes" in texts
     assert SENTENCES[0] in texts
     assert len([text for text in texts if text in SENTENCES[0] and text != SENTENCES[0]]) > 5
+
+
+def test_texts_alone_are_drawn_as_those_of_prompts_are() -> None:
+    drawn = draw_texts(TEXTS, EVENLY, 300, 0.1, seed=1)
+    assert len(drawn) == 300
+    assert all(set(text.split()) <= DIGITS or text in " ".join(SENTENCES) for text in drawn)
+    assert {"yes", SENTENCES[0]} <= set(drawn)
+    assert draw_texts(TEXTS, EVENLY, 300, 0.1, seed=1) == drawn
+    assert draw_texts(TEXTS, EVENLY, 300, 0.1, seed=2) != drawn
 
 
 def test_texts_are_drawn_by_their_weights() -> None:
