@@ -1,22 +1,23 @@
-"""A word trigram model in the form of PocketSphinx, and text drawn from it.
+"""A word trigram model as PocketSphinx has one, and text drawn from it.
 
-PocketSphinx has a model of general American English (72,547 words, 3.7 million sequences) that was
-learnt from far more text than there is here. Text that is drawn from it carries what it knows
-over to a model of any other units. The file is a trie whose sequences run backwards, bit by bit
-(``lm_trie.c`` and ``lm_trie_quant.c`` of PocketSphinx 5, after KenLM). NumPy only.
+PocketSphinx's model of American English (72,547 words, 3.7 million sequences) was learnt from far
+more text than there is here, of the kind that people say and write. Text that is drawn from it
+carries what it knows over to a model of other units. The file is a trie whose sequences run
+backwards, bit by bit (``lm_trie.c`` and ``lm_trie_quant.c`` of PocketSphinx 5, after KenLM).
+NumPy only.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from stream_server.errors import ConfigError
+from stream_server.errors import ConfigError, ModelError
 
 _HEADER = b"Trie Language Model"
 _BASE = float(np.log(1.0001))
@@ -52,6 +53,20 @@ class Trigrams:
     """[triples], probability of the third."""
 
 
+def packaged() -> Path:
+    """Return where the package ``pocketsphinx`` has its model of English.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    try:
+        import pocketsphinx
+    except ModuleNotFoundError as error:
+        needs = "pip install 'diffscribe[reference]'"
+        raise ModelError(f"pocketsphinx is not installed: {needs}") from error
+    return Path(pocketsphinx.get_model_path("en-us/en-us.lm.bin"))
+
+
 def read_trigrams(path: Path) -> Trigrams:
     """Read a model such as PocketSphinx's ``en-us.lm.bin``.
 
@@ -69,49 +84,46 @@ def read_trigrams(path: Path) -> Trigrams:
     singles = np.frombuffer(data, "<f4,<f4,<u4", counts[0] + 1, at)
     at += singles.nbytes
     word, follow = (int(each).bit_length() for each in (counts[0], counts[2]))
-    wide = word + 2 * _CODE_BITS + follow
-    middle = np.frombuffer(data, np.uint8, _bytes(counts[1], wide), at)
-    at += len(middle)
-    longest = np.frombuffer(data, np.uint8, _bytes(counts[2], word + _CODE_BITS), at)
-    at += len(longest) + 4
-    words = data[at:].decode().split("\0")[: counts[0]]
-    size = counts[0]
-    seconds = _owners(singles["f2"].astype(np.int64), counts[1])
-    firsts = _bits(middle, counts[1], wide, 0, word)
-    pairs = firsts * size + seconds
+    middle = _Packed(data, at, counts[1], (word, _CODE_BITS, _CODE_BITS, follow))
+    longest = _Packed(data, at + middle.size, counts[2], (word, _CODE_BITS))
+    at += middle.size + longest.size + 4
+    # A pair hangs from its second word, a triple from its last two.
+    size, first = counts[0], middle.field(0)
+    second = _owners(singles["f2"].astype(np.int64), counts[1])
+    pairs = first * size + second
     order = np.argsort(pairs)
-    shares = np.exp(bins[0][_bits(middle, counts[1], wide, word + _CODE_BITS, _CODE_BITS)] * _BASE)
-    ends = _bits(middle, counts[1] + 1, wide, word + 2 * _CODE_BITS, follow)
-    # A longer sequence hangs from its last two words; the word in front of them is its own.
-    thirds = _owners(ends, counts[2])
-    front = _bits(longest, counts[2], word + _CODE_BITS, 0, word) * size + firsts[thirds]
-    context = np.searchsorted(pairs, front, sorter=order)
-    triples = context * size + seconds[thirds]
-    last = np.exp(bins[2][_bits(longest, counts[2], word + _CODE_BITS, word, _CODE_BITS)] * _BASE)
+    above = _owners(middle.field(3), counts[2])
+    front = longest.field(0) * size + first[above]
+    triples = np.searchsorted(pairs, front, sorter=order) * size + second[above]
     sequence = np.argsort(triples)
     return Trigrams(
-        words=words,
+        words=data[at:].decode().split("\0")[:size],
         unigrams=np.exp(singles["f0"][:size].astype(np.float64) * _BASE),
         pairs=pairs[order],
-        pair_shares=shares[order],
+        pair_shares=np.exp(bins[0][middle.field(2)[order]] * _BASE),
         triples=triples[sequence],
-        triple_shares=last[sequence],
+        triple_shares=np.exp(bins[2][longest.field(1)[sequence]] * _BASE),
     )
 
 
-def _bytes(entries: int, width: int) -> int:
-    return ((1 + entries) * width + 7) // 8 + _SPARE
+class _Packed:
+    """An array of entries of some fields, bit after bit."""
 
+    def __init__(self, data: bytes, at: int, count: int, fields: Sequence[int]) -> None:
+        self._fields = fields
+        self._count = count
+        self.size = ((1 + count) * sum(fields) + 7) // 8 + _SPARE
+        """Bytes."""
+        self._bytes = np.frombuffer(data, np.uint8, self.size, at).astype(np.uint64)
 
-def _bits(data: npt.NDArray[np.uint8], count: int, width: int, first: int, size: int) -> _Words:
-    """Read ``size`` bits of each of ``count`` entries of ``width`` bits, from bit ``first`` of it."""
-    place = np.arange(count, dtype=np.int64) * width + first
-    start = place >> 3
-    value = np.zeros(count, np.uint64)
-    for byte in range(4):
-        value |= data[start + byte].astype(np.uint64) << np.uint64(8 * byte)
-    shifted = value >> (place & 7).astype(np.uint64)
-    return (shifted & np.uint64((1 << size) - 1)).astype(np.int64)
+    def field(self, place: int) -> _Words:
+        """Return one field of all entries."""
+        bit = np.arange(self._count) * sum(self._fields) + sum(self._fields[:place])
+        value = np.zeros(self._count, np.uint64)
+        for byte in range(4):
+            value |= self._bytes[(bit >> 3) + byte] << np.uint64(8 * byte)
+        value = (value >> (bit & 7).astype(np.uint64)) & np.uint64((1 << self._fields[place]) - 1)
+        return value.astype(np.int64)
 
 
 def _owners(starts: _Words, count: int) -> _Words:
@@ -134,7 +146,7 @@ class Drawer:
         self._pairs = _Level(model.pairs, model.pair_shares, size, size)
         self._triples = _Level(model.triples, model.triple_shares, pairs, size)
 
-    def sentences(self, rows: int, most: int) -> Iterator[str]:
+    def sentences(self, rows: int = 20_000, most: int = 30) -> Iterator[str]:
         """Draw sentences; those that are too long are left out.
 
         Args:
@@ -214,4 +226,4 @@ def _place(keys: _Words, wanted: _Words) -> _Words:
     return np.where(keys[place] == wanted, place, -1)
 
 
-__all__ = ["Drawer", "Trigrams", "read_trigrams"]
+__all__ = ["Drawer", "Trigrams", "packaged", "read_trigrams"]
