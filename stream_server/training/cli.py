@@ -130,11 +130,11 @@ def _write_texts(folder: Path, texts: Mapping[str, Sequence[str]]) -> None:
 def draw(
     recipe_file: _RecipeFile,
     speech: Annotated[Path, typer.Option(help="Folder of sets, each with a manifest.jsonl.")],
-    texts: Annotated[Path, typer.Option(help="Folder of texts, as 'pack' wrote; drawn.txt is new.")],
+    texts: Annotated[Path, typer.Option(help="The pack's texts; drawn.txt is put there.")],
     trigrams: Annotated[
         Path | None, typer.Option(help="Word model, as en-us.lm.bin; else that of pocketsphinx.")
     ] = None,
-    words: Annotated[int, typer.Option(help="How many, about.")] = 5_000_000,
+    words: Annotated[int, typer.Option(help="How many, about.")] = 10_000_000,
 ) -> None:
     """Draw text from PocketSphinx's model of English words, for a language model to learn from."""
     recipe = read_recipe(recipe_file)

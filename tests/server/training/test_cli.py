@@ -147,7 +147,7 @@ def test_text_is_drawn_from_trigrams_but_what_is_tested_on(
     assert sum(" of the " in line for line in drawn) > len(drawn) / 50
     manifest = speech / "words" / "manifest.jsonl"
     manifest.write_text(manifest.read_text().replace('"four"', json.dumps(drawn[0])))
-    rule = "\n[speech.held_out.words]\nspeakers = [\"held\"]\n"
+    rule = '\n[speech.held_out.words]\nspeakers = ["held"]\n'
     recipe_file.write_text(recipe_file.read_text() + rule)
     command("draw", recipe_file, "--speech", speech, "--texts", packed / "texts", "--words", "1000")
     assert texts(packed)["drawn"] == drawn[1:]
