@@ -284,7 +284,7 @@ def tune(
     recipe_file: _RecipeFile,
     speech: Annotated[Path, typer.Option(help="Folder of sets, each with a manifest.jsonl.")],
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint whose weights are set.")],
-    most: Annotated[int, typer.Option(help="Clips of each set.")] = 40,
+    most: Annotated[int, typer.Option(help="Clips of each set.")] = 100,
 ) -> None:
     """Find the weights of the language model on clips kept from training, and store them.
 

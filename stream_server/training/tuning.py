@@ -37,8 +37,10 @@ STEPS: tuple[Mapping[str, float], ...] = (
 model that weighs more makes texts shorter, so tokens must then be given more."""
 CAUSAL = (0.0, 0.1, 0.2, 0.4, 0.7)
 """What is tried of the causal half's weight, in the end."""
-_ENOUGH = 0.001
-"""By how much the word error rate must fall for a step to be taken."""
+_ENOUGH = 0.002
+"""By how much the word error rate must fall for a step to be taken; less is chance."""
+_WORTH = 0.005
+"""By how much for the causal half to be asked: that takes as long as the search."""
 _ROUNDS = 3
 """Times that every step is tried, at most."""
 
@@ -153,7 +155,8 @@ class Tuner:
             chosen = [_best(*pair, each.causal) for pair in zip(found, read, strict=True)]
             rates.append(self._score(self._deciders, chosen))
             self._report(each, Rates(rates[-1], None))
-        return tried[rates.index(min(rates))]
+        asked = CAUSAL[rates.index(min(rates))]
+        return replace(config, causal=asked if min(rates) < rates[0] - _WORTH else CAUSAL[0])
 
     def _score(self, heard: Sequence[Heard], texts: Sequence[Sequence[int]]) -> float:
         sets: dict[str, list[tuple[str, str]]] = {}
