@@ -134,7 +134,7 @@ def draw(
     trigrams: Annotated[
         Path | None, typer.Option(help="Word model, as en-us.lm.bin; else that of pocketsphinx.")
     ] = None,
-    words: Annotated[int, typer.Option(help="How many, about.")] = 10_000_000,
+    words: Annotated[int, typer.Option(help="How many, about.")] = 5_000_000,
 ) -> None:
     """Draw text from PocketSphinx's model of English words, for a language model to learn from."""
     recipe = read_recipe(recipe_file)
@@ -145,7 +145,7 @@ def draw(
     began, count, lines = time.monotonic(), 0, 0
     with (texts / "drawn.txt").open("w", encoding="utf-8") as file:
         while count < words:
-            for line in plain_sentences(drawer.sentences(), sealed):
+            for line in plain_sentences(drawer.sentences(), sealed, 1):
                 file.write(line + "\n")
                 count += len(line.split())
                 lines += 1

@@ -23,7 +23,7 @@ from stream_server.training.data import Clip
 from stream_server.training.pack import RATE, read_clip
 
 START = DraftConfig(
-    candidates=12, beam=48, causal=0.0, language=0.5, token=2.0, unknown=3.0, temperature=1.3
+    candidates=12, beam=48, causal=0.0, language=0.45, token=1.8, unknown=3.0, temperature=1.3
 )
 """Good for the checkpoint that ships."""
 STEPS: tuple[Mapping[str, float], ...] = (
