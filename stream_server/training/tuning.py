@@ -39,7 +39,7 @@ CAUSAL = (0.0, 0.1, 0.2, 0.4, 0.7)
 """What is tried of the causal half's weight, in the end."""
 _ENOUGH = 0.002
 """By how much the word error rate must fall for a step to be taken; less is chance."""
-_WORTH = 0.005
+_WORTH = 0.01
 """By how much for the causal half to be asked: that takes as long as the search."""
 _ROUNDS = 3
 """Times that every step is tried, at most."""
