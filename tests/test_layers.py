@@ -82,7 +82,7 @@ ONLY_BY = {
     "stream_server.progress": "stream_server.cli stream_server.training stream_server.evaluation",
     "torch": "stream_server.recogniser stream_server.training stream_server.evaluation",
     "transformers": "stream_server.recogniser stream_server.training stream_server.evaluation",
-    "pocketsphinx": "stream_server.evaluation.sphinx",
+    "pocketsphinx": "stream_server.evaluation.sphinx stream_server.training.trigrams",
     "webrtcvad": "stream_server.segmenter.vad",
     "uvicorn": "stream_server.server stream_server.connections",
     "starlette": "stream_server.transports",

@@ -66,6 +66,7 @@ from stream_server.training.text import (
     read_wordnet,
     sealed_texts,
 )
+from stream_server.training.trigrams import Drawer, packaged, read_trigrams
 from stream_server.training.tuning import START, Rates, Tuner, describe, hear
 from stream_server.training.voices import unpack_voices
 
@@ -133,6 +134,33 @@ def _write_texts(folder: Path, texts: Mapping[str, Sequence[str]]) -> None:
         if not lines:
             continue
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@app.command()
+def draw(
+    recipe_file: _RecipeFile,
+    speech: Annotated[Path, typer.Option(help="Folder of sets, each with a manifest.jsonl.")],
+    texts: Annotated[Path, typer.Option(help="The pack's texts; drawn.txt is put there.")],
+    trigrams: Annotated[
+        Path | None, typer.Option(help="Word model, as en-us.lm.bin; else that of pocketsphinx.")
+    ] = None,
+    words: Annotated[int, typer.Option(help="How many, about.")] = 5_000_000,
+) -> None:
+    """Draw text from PocketSphinx's model of English words, for a language model to learn from."""
+    recipe = read_recipe(recipe_file)
+    rules = recipe.speech.held_out
+    names = sorted(name for name in rules if (speech / name).is_dir())
+    sealed = sealed_texts(load_sets(speech, names, rules, recipe.speech.manifests)[1])
+    drawer = Drawer(read_trigrams(trigrams or packaged()), recipe.seed)
+    began, count, lines = time.monotonic(), 0, 0
+    with (texts / "drawn.txt").open("w", encoding="utf-8") as file:
+        while count < words:
+            for line in plain_sentences(drawer.sentences(), sealed, 1):
+                file.write(line + "\n")
+                count += len(line.split())
+                lines += 1
+    seconds = time.monotonic() - began
+    print(f"{count} words, {lines} sentences, {seconds:.0f} s")
 
 
 @app.command()
@@ -302,7 +330,7 @@ def tune(
     recipe_file: _RecipeFile,
     speech: Annotated[Path, typer.Option(help="Folder of sets, each with a manifest.jsonl.")],
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint whose weights are set.")],
-    most: Annotated[int, typer.Option(help="Clips of each set.")] = 40,
+    most: Annotated[int, typer.Option(help="Clips of each set.")] = 100,
 ) -> None:
     """Find the weights of the language model on clips kept from training, and store them.
 
@@ -321,8 +349,8 @@ def tune(
 
 
 def _print_rates(config: DraftConfig, rates: Rates) -> None:
-    halves = f"{rates.deciding:.2%} wrong, of clips that decide nothing {rates.other:.2%}"
-    print(f"{describe(config)}: {halves}", flush=True)
+    other = "" if rates.other is None else f", of clips that decide nothing {rates.other:.2%}"
+    print(f"{describe(config)}: {rates.deciding:.2%} wrong{other}", flush=True)
 
 
 @app.command()

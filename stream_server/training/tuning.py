@@ -23,20 +23,26 @@ from stream_server.training.data import Clip
 from stream_server.training.pack import RATE, read_clip
 
 START = DraftConfig(
-    candidates=12, beam=48, causal=0.0, language=0.4, token=1.6, unknown=2.5, temperature=1.3
+    candidates=12, beam=48, causal=0.0, language=0.45, token=1.8, unknown=3.0, temperature=1.3
 )
 """Good for the checkpoint that ships."""
-STEPS: Mapping[str, tuple[float, ...]] = {
-    "language": (-0.1, 0.1),
-    "token": (-0.4, 0.4),
-    "unknown": (-0.75, 0.75),
-    "temperature": (-0.3, 0.3),
-}
-"""What is tried of each weight around the best so far."""
+STEPS: tuple[Mapping[str, float], ...] = (
+    {"language": 0.1, "token": 0.4},
+    {"token": 0.3},
+    {"temperature": 0.3},
+    {"unknown": 1.0},
+    {"language": 0.1},
+)
+"""What is added to the best weights so far, and taken from them, one after the other. A language
+model that weighs more makes texts shorter, so tokens must then be given more."""
 CAUSAL = (0.0, 0.1, 0.2, 0.4, 0.7)
 """What is tried of the causal half's weight, in the end."""
-_ENOUGH = 0.001
-"""By how much the word error rate must fall for a round to be followed by another."""
+_ENOUGH = 0.002
+"""By how much the word error rate must fall for a step to be taken; less is chance."""
+_WORTH = 0.01
+"""By how much for the causal half to be asked: that takes as long as the search."""
+_ROUNDS = 3
+"""Times that every step is tried, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +63,8 @@ class Rates:
     """Word error rates, the mean over the sets."""
 
     deciding: float
-    other: float
-    """Of the clips that decide nothing."""
+    other: float | None
+    """Of the clips that decide nothing; none where they were not heard."""
 
 
 @torch.inference_mode()
@@ -92,64 +98,83 @@ class Tuner:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._heard = heard
+        self._deciders = [each for each in heard if each.decides]
+        self._others = [each for each in heard if not each.decides]
         self._report = report
 
     def tune(self, start: DraftConfig) -> DraftConfig:
         """Return the best weights that steps from ``start`` lead to."""
-        best, least = start, self.rates(start).deciding
-        fell = True
-        while fell:
-            tried = [
-                replace(best, **{name: value})
-                for name, steps in STEPS.items()
-                for step in steps
-                if (value := round(getattr(best, name) + step, 3)) >= (name == "temperature")
-            ]
-            rates = [self.rates(each).deciding for each in tried]
-            fell = min(rates) < least - _ENOUGH
-            if fell:
-                least = min(rates)
-                best = tried[rates.index(least)]
-        return self._with_causal(best)
+        best = self._with_causal(self._stepped(start, self.rates(start).deciding))
+        self.rates(best)
+        return best
+
+    def _stepped(self, best: DraftConfig, least: float) -> DraftConfig:
+        """Take every step that helps, again while it does, until none is left."""
+        tried = {best}
+        for _ in range(_ROUNDS):
+            before = least
+            for step in STEPS:
+                for sign in (1, -1):
+                    while (config := _moved(best, step, sign)) not in tried:
+                        tried.add(config)
+                        rate = self._deciding(config)
+                        if rate > least - _ENOUGH:
+                            break
+                        best, least = config, rate
+            if least == before:
+                break
+        return best
 
     def rates(self, config: DraftConfig) -> Rates:
-        """Return the word error rates of a configuration without the causal half."""
+        """Return the word error rates of a configuration without the causal half, and tell them."""
+        found = [self._rate(config, each) for each in (self._deciders, self._others)]
+        rates = Rates(*found)
+        self._report(config, rates)
+        return rates
+
+    def _deciding(self, config: DraftConfig) -> float:
+        rate = self._rate(config, self._deciders)
+        self._report(config, Rates(rate, None))
+        return rate
+
+    def _rate(self, config: DraftConfig, heard: Sequence[Heard]) -> float:
         search = BeamSearch(replace(config, candidates=1), self._model.language)
-        return self._score(config, [search.candidates(each.logs)[0].tokens for each in self._heard])
+        return self._score(heard, [search.candidates(each.logs)[0].tokens for each in heard])
 
     @torch.inference_mode()
     def _with_causal(self, config: DraftConfig) -> DraftConfig:
         search = BeamSearch(config, self._model.language)
-        found = [search.candidates(each.logs) for each in self._heard]
+        found = [search.candidates(each.logs) for each in self._deciders]
         read = [
             self._model.decoder.read([c.tokens for c in candidates], each.prompt, TEXT, END)
-            for candidates, each in zip(found, self._heard, strict=True)
+            for candidates, each in zip(found, self._deciders, strict=True)
         ]
         tried = [replace(config, causal=weight) for weight in CAUSAL]
-        rates = [
-            self._score(
-                each, [_best(*pair, each.causal) for pair in zip(found, read, strict=True)]
-            ).deciding
-            for each in tried
-        ]
-        return tried[rates.index(min(rates))]
+        rates = []
+        for each in tried:
+            chosen = [_best(*pair, each.causal) for pair in zip(found, read, strict=True)]
+            rates.append(self._score(self._deciders, chosen))
+            self._report(each, Rates(rates[-1], None))
+        asked = CAUSAL[rates.index(min(rates))]
+        return replace(config, causal=asked if min(rates) < rates[0] - _WORTH else CAUSAL[0])
 
-    def _score(self, config: DraftConfig, texts: Sequence[Sequence[int]]) -> Rates:
-        spoken = [
-            "".join(word for word, _ in self._tokenizer.words(tokens)).strip() for tokens in texts
-        ]
-        halves = []
-        for decides in (True, False):
-            sets: dict[str, list[tuple[str, str]]] = {}
-            for each, text in zip(self._heard, spoken, strict=True):
-                if each.decides == decides:
-                    sets.setdefault(each.set, []).append((each.text, text))
-            rates = [jiwer.wer(*map(list, zip(*pairs, strict=True))) for pairs in sets.values()]
-            halves.append(float(np.mean(rates)) if rates else 0.0)
-        result = Rates(*halves)
-        self._report(config, result)
-        return result
+    def _score(self, heard: Sequence[Heard], texts: Sequence[Sequence[int]]) -> float:
+        sets: dict[str, list[tuple[str, str]]] = {}
+        for each, tokens in zip(heard, texts, strict=True):
+            words = self._tokenizer.words(tokens)
+            text = "".join(word for word, _ in words).strip()
+            sets.setdefault(each.set, []).append((each.text, text))
+        rates = [jiwer.wer(*map(list, zip(*pairs, strict=True))) for pairs in sets.values()]
+        return float(np.mean(rates)) if rates else 0.0
+
+
+def _moved(config: DraftConfig, step: Mapping[str, float], sign: int) -> DraftConfig:
+    """Return a configuration one step further, within what makes sense."""
+    moved = {}
+    for name, size in step.items():
+        least = 1.0 if name == "temperature" else 0.0
+        moved[name] = max(least, round(getattr(config, name) + sign * size, 3))
+    return replace(config, **moved)
 
 
 def _best(found: Sequence[Candidate], read: Sequence[float], weight: float) -> tuple[int, ...]:

@@ -133,6 +133,27 @@ def test_every_text_is_packed_but_what_is_tested_on(
     }
 
 
+def test_text_is_drawn_from_trigrams_but_what_is_tested_on(
+    recipe_file: Path, speech: Path, packed: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pocketsphinx", reason="the extra [reference] is not installed")
+    result = command(
+        "draw", recipe_file, "--speech", speech, "--texts", packed / "texts", "--words", "1000"
+    )
+    drawn = texts(packed)["drawn"]
+    count = sum(len(line.split()) for line in drawn)
+    assert result.output.startswith(f"{count} words, {len(drawn)} sentences")
+    assert count >= 1000
+    # What comes often in English comes often, and what is tested on not at all.
+    assert sum(" of the " in line for line in drawn) > len(drawn) / 50
+    manifest = speech / "words" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"four"', json.dumps(drawn[0])))
+    rule = '\n[speech.held_out.words]\nspeakers = ["held"]\n'
+    recipe_file.write_text(recipe_file.read_text() + rule)
+    command("draw", recipe_file, "--speech", speech, "--texts", packed / "texts", "--words", "1000")
+    assert texts(packed)["drawn"] == drawn[1:]
+
+
 def test_clips_are_cut_by_a_checkpoint(recipe_file: Path, packed: Path, tmp_path: Path) -> None:
     train(recipe_file, packed, tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoint"

@@ -90,7 +90,12 @@ def test_a_weight_is_found_by_the_clips_that_decide(
     assert tuner.rates(PLAIN) == Rates(pytest.approx(1 / 3), 0.0)
     best = tuner.tune(PLAIN)
     assert best.language > 0
-    assert best.causal in CAUSAL
+    # Nothing is left for the causal half to gain, so it is not asked.
+    assert best.causal == 0.0
+    assert {config.causal for config, _ in told} == set(CAUSAL)
+    # Steps are told by the clips that decide, the beginning and the end by the others too.
+    assert all(rates.other is None for _, rates in told[2:-1])
+    assert told[-1][1].other is not None
     assert tuner.rates(best).deciding == 0.0
     assert tuner.rates(best).other > 0
     assert (PLAIN, Rates(pytest.approx(1 / 3), 0.0)) in told
@@ -100,4 +105,4 @@ def test_a_weight_is_found_by_the_clips_that_decide(
 def test_a_configuration_is_told_in_a_line() -> None:
     line = describe(DraftConfig(language=0.45))
     assert "language=0.45" in line
-    assert all(name in line for name in STEPS)
+    assert all(name in line for step in STEPS for name in step)
