@@ -1,10 +1,11 @@
 """How many streams a machine would bear that is not here: the whole service in virtual time.
 
 Voices, detectors, sessions, scheduler, rows and the generator's measurements are the real ones.
-Two things are stood in for: a message takes a fixed time, and a start or a step takes what was
-measured on the machine in question (``machine_costs``). So a policy can be tried against a GPU's
-figures on any CPU, and comes out the same each time. What it cannot know is what no measurement
-gave it: threads that fight for the interpreter, a busy host, a model that ends early.
+Two things are stood in for: a message's way takes a time by chance, from a seed, and a start, a
+step and the host's work around them take what was measured on the machine in question
+(``machine_costs``). So a policy can be tried against a GPU's figures on any CPU, and comes out the
+same each time. What it cannot know is what no measurement gave it: threads that fight for the
+interpreter, a busy host, a model that ends early.
 """
 
 from __future__ import annotations
