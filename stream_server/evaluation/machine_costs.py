@@ -1,8 +1,8 @@
 """What the published model takes on a machine, as measured there: what a rehearsal runs on.
 
-A step takes a fixed time, in which the weights are read, and more for each token: of a canvas,
-with its share of the vocabulary, or of a prompt. It is run in units (``recogniser.units``), of
-which graphs have certain numbers.
+A step is run in units (``recogniser.units``) of canvases and prompts, of which graphs have certain
+numbers. What it takes is no straight line of them: the more there are, the more experts' weights it
+reads, until it reads all; then products decide. So it is a curve through what was measured.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from stream_server.evaluation.random_server import END_EVERY
 from stream_server.recogniser.units import PROMPT_UNITS, UNITS, bucket
 
 _UNIT = 32
-"""Places or positions."""
+"""Places or positions, in a unit."""
 _TOKEN_SECONDS = 0.16
 """Of audio, in an audio token."""
 _WINDOW = 30.0
@@ -26,22 +29,27 @@ class MachineCosts:
     """Milliseconds of the parts, and how long canvases and prompts are."""
 
     name: str
-    fixed: float
-    """Of a step, whatever is in it."""
-    place: float
-    """More for each place of a canvas."""
-    position: float
-    """More for each position of a prompt."""
+    steps: tuple[tuple[float, float], ...]
+    """What a step takes by its units, ascending; between two, the straight line through both."""
+    prompt: float
+    """Units of canvas that one of a prompt weighs, which has no share of the vocabulary."""
     listen: tuple[float, float]
     """To listen: of each start, and more for each row."""
     turn: tuple[float, float]
-    """Of the host: of each turn, and more for each row in it."""
+    """Of the host, in which the device waits: of each turn, and more for each row in it."""
+    begin: float
+    """Of the host, more for a turn that begins to listen."""
+    words: float
+    """Of the host, more for each row that ends: its text is aligned."""
     hidden: float = 0.6
     """Of listening, what vanishes behind a step that runs beside it; a guess."""
     canvases: tuple[int, ...] = (32, 64)
     """Places that a canvas may have; those of ``random_server``."""
     places_per_second: float = 7.8
     """Of a canvas; the same."""
+    endless: float = 1 - 1 / END_EVERY
+    """The chance that a place ends no text; the same. Who finds no end gets a larger canvas, and
+    half the steps again."""
     silence: float = 1.0
     """Seconds of silence that a prompt keeps; the same."""
     text: int = 21
@@ -52,36 +60,51 @@ class MachineCosts:
         """Return what it takes to listen to new rows."""
         return self.listen[0] + self.listen[1] * rows if rows else 0.0
 
-    def step(self, seconds: Sequence[float], new: Sequence[float]) -> float:
+    def step(self, canvases: Sequence[int], new: Sequence[float]) -> float:
         """Return what a step takes.
 
         Args:
-            seconds: of audio of each row.
-            new: of those of them whose prompt is run in it.
+            canvases: places of each row's.
+            new: seconds of audio of those whose prompt is run in it.
         """
-        canvases = bucket(sum(map(self._canvas, seconds)), UNITS)
+        units = bucket(sum(-(-places // _UNIT) for places in canvases), UNITS)
         prompts, alone = sum(map(self._prompt, new)), 0
         while prompts > PROMPT_UNITS[-1]:
             prompts -= PROMPT_UNITS[-1]
             alone += 1
-        total = self.fixed + _UNIT * self.place * canvases
-        total += _UNIT * self.position * bucket(prompts, PROMPT_UNITS)
-        return total + alone * (self.fixed + _UNIT * self.position * PROMPT_UNITS[-1])
+        total = self.pass_of(units, bucket(prompts, PROMPT_UNITS))
+        return total + alone * self.pass_of(0, PROMPT_UNITS[-1])
+
+    def pass_of(self, canvases: int, prompts: int) -> float:
+        """Return what one pass through the weights takes, with so many units in it."""
+        units, took = zip(*self.steps, strict=True)
+        return float(np.interp(canvases + self.prompt * prompts, units, took))
 
     def beside(self, step: float, listening: float) -> float:
         """Return what a step and listening take that run at a time."""
         behind = self.hidden * listening
         return max(step, behind) + listening - behind
 
-    def host(self, rows: int) -> float:
-        """Return what a turn takes beside the device."""
-        return self.turn[0] + self.turn[1] * rows
+    def host(self, rows: int, new: int, ended: int) -> float:
+        """Return what a turn takes beside the device.
 
-    def _canvas(self, seconds: float) -> int:
-        """Return the units of the canvas of so much audio."""
+        Args:
+            rows: that are in it.
+            new: those of them that are listened to.
+            ended: those of them that it was the last turn of.
+        """
+        begin = self.begin if new else 0.0
+        return self.turn[0] + self.turn[1] * rows + begin + self.words * ended
+
+    def canvas(self, seconds: float) -> int:
+        """Return the places of the canvas of so much audio."""
         need = self.places_per_second * seconds
         fits = (each for each in self.canvases if each >= need)
-        return -(-next(fits, self.canvases[-1]) // _UNIT)
+        return next(fits, self.canvases[-1])
+
+    def larger(self, canvas: int) -> int | None:
+        """Return the places of the next larger canvas; none where there is none."""
+        return next((each for each in self.canvases if each > canvas), None)
 
     def _prompt(self, seconds: float) -> int:
         """Return the units of the prompt of so much audio."""
@@ -89,12 +112,37 @@ class MachineCosts:
         return -(-(self.text + audio) // _UNIT)
 
 
-# Steps: 1 x 64 and 32 x 64 of results/2026-11-27-h200-decode.json and -float8-top32.json, by the
-# straight line through both. Positions: prefill of 1 and 32 prompts of 210 in the same. Listening
-# is a guess, an encoder at half its arithmetic's rate and 25 launches: ``start_cost.py`` measures.
+# Steps in bf16: results/2026-11-28-h200-decode.json and -decode-between.json; of two units the mean
+# of 1 x 64 and 2 x 32. In float8 1 x 64, 32 x 64 and 32 x 192 of 2026-11-27-h200-float8-top32.json,
+# and between them a guess: 0.75 of bf16 up to 8 units, as at 2, then less, to 0.65 at 64. A
+# prompt's unit: the prefills of the same files. Listening: a start of 1, 8 and 32 rows on an H100
+# took 4.2, 14.2 and 52.8. The host: a profile of its thread on the H200, per turn, start and end of
+# a row; what is more for each row of a turn was chosen so that rehearsals agree with streams.
 MACHINES = (
-    MachineCosts("h200", 8.84, 0.0197, 0.0142, (2.5, 1.2), (1.0, 0.1)),
-    MachineCosts("h200-float8", 7.1, 0.0121, 0.0095, (2.5, 1.2), (1.0, 0.1)),
+    MachineCosts(
+        "h200",
+        (
+            *((1, 8.9), (2, 10.9), (4, 13.2), (8, 16.9)),
+            *((16, 19.0), (32, 28.0), (64, 49.6), (192, 132.1)),
+        ),
+        0.7,
+        (2.6, 1.57),
+        (1.4, 0.3),
+        2.3,
+        2.1,
+    ),
+    MachineCosts(
+        "h200-float8",
+        (
+            *((1, 6.7), (2, 7.9), (4, 9.9), (8, 12.7)),
+            *((16, 13.7), (32, 19.3), (64, 32.2), (192, 87.4)),
+        ),
+        0.7,
+        (2.6, 1.57),
+        (1.4, 0.3),
+        2.3,
+        2.1,
+    ),
 )
 """Those that were measured, in bf16 and with float8 and the top 32."""
 

@@ -1,10 +1,11 @@
 """How many streams a machine would bear that is not here: the whole service in virtual time.
 
 Voices, detectors, sessions, scheduler, rows and the generator's measurements are the real ones.
-Two things are stood in for: a message takes a fixed time, and a start or a step takes what was
-measured on the machine in question (``machine_costs``). So a policy can be tried against a GPU's
-figures on any CPU, and comes out the same each time. What it cannot know is what no measurement
-gave it: threads that fight for the interpreter, a busy host, a model that ends early.
+Two things are stood in for: a message's way takes a time by chance, from a seed, and a start, a
+step and the host's work around them take what was measured on the machine in question
+(``machine_costs``). So a policy can be tried against a GPU's figures on any CPU, and comes out the
+same each time. What it cannot know is what no measurement gave it: threads that fight for the
+interpreter, a busy host, a model that ends early.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -37,9 +39,10 @@ from stream_server.session.session import Session
 
 VOICES = 8
 """Different voices, as the load generator has them; the streams share them."""
-TO_SERVER, TO_CLIENT = 0.011, 0.003
+TO_SERVER, TO_CLIENT = (0.001, 0.021), 0.003
 """Seconds from a client's send to its session (the intake waits up to 20 ms for company), and from
-an effect to the client: the fake model's p50 of a final is 213 ms with a pause of 200."""
+an effect to the client: with the fake model a final takes 213 ms (p50) and 225 (p95), of which 200
+are the pause."""
 
 
 @dataclass(slots=True)
@@ -57,6 +60,8 @@ class Clock:
 @dataclass(slots=True, eq=False)
 class _Row:
     utterance: Utterance
+    canvas: int
+    limit: int
     step: int = 0
     is_heard: bool = False
 
@@ -72,6 +77,7 @@ class TimedRecogniser:
     costs: MachineCosts
     clock: Clock
     info: RecogniserInfo
+    chance: random.Random
     busy: float = field(default=0.0, init=False)
     """Seconds of computing."""
 
@@ -80,7 +86,10 @@ class TimedRecogniser:
 
     def start(self, utterances: Sequence[Utterance]) -> Sequence[_Row]:
         """Begin to listen."""
-        return [_Row(each) for each in utterances]
+        return [
+            _Row(each, self.costs.canvas(len(each.pcm) / SAMPLE_RATE), each.steps)
+            for each in utterances
+        ]
 
     def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
         """Take the time of a step, new prompts in it, and of listening beside it; as on a GPU."""
@@ -91,10 +100,11 @@ class TimedRecogniser:
             self._pass(listening)
             ready, listening = own, 0.0
         new = [row.seconds for row in ready if not row.step]
-        step = self.costs.step([row.seconds for row in ready], new)
+        step = self.costs.step([row.canvas for row in ready], new)
         self._pass(self.costs.beside(step, listening))
         for row in ready:
             row.step += 1
+            self._grow(row)
         for row in own:
             row.is_heard = True
         return [_hypothesis(row) for row in own]
@@ -102,13 +112,22 @@ class TimedRecogniser:
     def release(self, rows: Sequence[Row]) -> None:
         """There is nothing to forget."""
 
+    def _grow(self, row: _Row) -> None:
+        """Begin again, once, on a larger canvas, where the text found no end; as the recogniser."""
+        larger = self.costs.larger(row.canvas)
+        if row.step != row.utterance.steps or larger is None:
+            return
+        if self.chance.random() < self.costs.endless**row.canvas:
+            row.canvas = larger
+            row.limit += max(2, row.utterance.steps // 2)
+
     def _pass(self, milliseconds: float) -> None:
         self.clock.now += milliseconds / 1000
         self.busy += milliseconds / 1000
 
 
 def _hypothesis(row: _Row) -> Hypothesis:
-    is_final = row.step >= row.utterance.steps
+    is_final = row.step >= row.limit
     words = (HypothesisWord("word", 0.9),) if is_final else ()
     return Hypothesis((1,), (0.9,), words, row.step, is_final)
 
@@ -126,6 +145,8 @@ class Rehearsed:
     report: LoadReport
     turns: int
     row_steps: int
+    turn_ms: float
+    """Of a turn, in the mean."""
     busy: float
     """Of the time, how much the model computed."""
 
@@ -135,7 +156,8 @@ class Rehearsed:
         partials = self.report.partials / max(self.report.audio_seconds, 1e-9)
         rows = self.row_steps / max(self.turns, 1)
         return (
-            f"{partials:.2f} partials a second of each, {rows:.1f} rows a turn, "
+            f"{partials:.2f} partials a second of each, "
+            f"{rows:.2f} rows a turn, {self.turn_ms:.1f} ms, {self.turns} turns, "
             f"the model busy {100 * self.busy:.0f} % of the time"
         )
 
@@ -143,9 +165,15 @@ class Rehearsed:
 class _Stage:
     """All sessions and one engine on one virtual clock."""
 
-    def __init__(self, costs: MachineCosts, config: SchedulerConfig, info: RecogniserInfo) -> None:
+    def __init__(
+        self,
+        costs: MachineCosts,
+        config: SchedulerConfig,
+        info: RecogniserInfo,
+        chance: random.Random,
+    ) -> None:
         self.clock = Clock()
-        self.model = TimedRecogniser(costs, self.clock, info)
+        self.model = TimedRecogniser(costs, self.clock, info, chance)
         meter = CostMeter()
         meter.restart(measure(self.model, self.clock))
         self.clock.now = self.model.busy = 0.0
@@ -157,6 +185,7 @@ class _Stage:
         self._order = itertools.count()
         self._replies: list[Outcome] = []
         self.turns = self.row_steps = 0
+        self.turning = 0.0
 
     def at(self, when: float, do: Callable[[], None]) -> None:
         """Let something happen at a time (seconds)."""
@@ -204,9 +233,13 @@ class _Stage:
         before, self.clock.now = self.clock.now, now
         self._rows.start({each.number: each.request.utterance for each in plan.admit})
         result = self._rows.step(plan.step)
-        ends = self.clock.now + self._costs.host(len(plan.step)) / 1000
+        ended = sum(each.is_final for each in result.hypotheses.values())
+        host = self._costs.host(len(plan.step), len(plan.admit), ended)
+        ends = self.clock.now + host / 1000
         self.clock.now = before
-        self.turns += bool(plan.step)
+        if plan.step:
+            self.turns += 1
+            self.turning += ends - now
         self.row_steps += len(plan.step)
         while self._events and self._events[0][0] <= ends:
             self.clock.now, _, do = heapq.heappop(self._events)
@@ -242,6 +275,7 @@ def rehearse(
     config: SchedulerConfig,
     steps: int = 8,
     partial_steps: int = 3,
+    seed: int = 0,
 ) -> Rehearsed:
     """Run a load in virtual time.
 
@@ -251,9 +285,12 @@ def rehearse(
         config: of the scheduler.
         steps: of a final.
         partial_steps: of a partial.
+        seed: of what is chance: when each stream begins, how long each message is on its way, and
+            whose text finds no end.
     """
+    chance = random.Random(seed)
     info = RecogniserInfo("rehearsal", ("en",), 30 * SAMPLE_RATE, costs.max_rows, steps)
-    stage = _Stage(costs, config, info)
+    stage = _Stage(costs, config, info, chance)
     settings = StreamSettings(steps, partial_steps)
     voices = [_prepare(plan, voice) for voice in range(min(VOICES, plan.streams))]
     clients = {}
@@ -261,17 +298,18 @@ def rehearse(
         name = str(index)
         session = Session(name, plan.start, session_policy(info, settings))
         clients[name] = client = _Client(session)
-        # Not all at the same phase: nothing in the world begins on whole tenths of a second.
-        begin = plan.ramp_seconds * (index + 0.37) / plan.streams
+        # Where within its turn is chance: the load's processes do not begin at the same time.
+        begin = plan.ramp_seconds * (index + chance.random()) / plan.streams
         stage.at(begin, lambda name=name, client=client: stage.join(name, client))  # type: ignore[misc]
-        _play(stage, name, client, begin, voices[index % len(voices)])
+        _play(stage, name, client, begin, voices[index % len(voices)], chance)
     stage.run()
     wall = stage.clock.now
     for client in clients.values():
         client.watch.result.acked_samples = client.watch.result.sent_samples
         client.watch.result.check()
     report = LoadReport.of([client.watch.result for client in clients.values()], wall)
-    return Rehearsed(report, stage.turns, stage.row_steps, stage.model.busy / wall)
+    turn_ms = 1000 * stage.turning / max(stage.turns, 1)
+    return Rehearsed(report, stage.turns, stage.row_steps, turn_ms, stage.model.busy / wall)
 
 
 _Voice = list[tuple[int, list[Frames]]]
@@ -291,13 +329,16 @@ def _prepare(plan: LoadPlan, voice: int) -> _Voice:
     return heard
 
 
-def _play(stage: _Stage, name: str, client: _Client, begin: float, voice: _Voice) -> None:
+def _play(
+    stage: _Stage, name: str, client: _Client, begin: float, voice: _Voice, chance: random.Random
+) -> None:
     """Plan everything that a client sends."""
     for end, frames in voice:
         when = begin + end / SAMPLE_RATE
+        there = when + chance.uniform(*TO_SERVER)
         stage.at(when, lambda end=end, when=when: client.watch.sent(end, when))  # type: ignore[misc]
-        stage.at(when + TO_SERVER, lambda frames=frames: stage.hear(name, frames))  # type: ignore[misc]
-    last = begin + voice[-1][0] / SAMPLE_RATE + TO_SERVER
+        stage.at(there, lambda frames=frames: stage.hear(name, frames))  # type: ignore[misc]
+    last = begin + voice[-1][0] / SAMPLE_RATE + TO_SERVER[1]
     stage.at(last + 1e-6, lambda: stage.stop(name))
 
 

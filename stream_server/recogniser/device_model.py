@@ -266,25 +266,16 @@ class DeviceModel:
         """Run one denoising step; see ``network.Network``."""
         if not isinstance(cache, SlotPrompts):
             raise TypeError("these prompts are not in slots: they come from another network")
-        count, width = rows.canvas.shape
         unit = self._denoiser.unit
-        width = -(-width // unit) * unit
-
-        def places(dtype: torch.dtype) -> Tensor:
-            return torch.zeros(count, width, dtype=dtype, device=self._device)
-
-        found = Outcome(
-            places(rows.canvas.dtype),
-            places(torch.float32),
-            places(torch.float32),
-            places(torch.bool),
-        )
         with self._here():
-            own = send(cache.slots, self._device)
-            self._lay_out(rows, own)
+            # One transfer for both.
+            own, widths = send([cache.slots, rows.sizes], self._device)
+            self._lay_out(rows, own, widths)
             sizes = [-(-size // unit) for size in rows.sizes]
+            found = None
             for group in split_rows(sizes, self._units[-1]):
-                self._advance(group, [cache.slots[row] for row in group], sizes, found)
+                found = self._advance(group, [cache.slots[row] for row in group], sizes, found)
+            assert found is not None
         state, width = self._denoiser.slots, rows.canvas.shape[1]
         valid = torch.arange(width, device=self._device) < state.widths[own][:, None]
         soft = state.soft[own, :width].to(rows.conditioning.dtype)
@@ -297,12 +288,12 @@ class DeviceModel:
             accepted=found.accepted[:, :width],
         )
 
-    def _lay_out(self, rows: StepInput, own: Tensor) -> None:
-        """Put the state of rows into their slots."""
+    def _lay_out(self, rows: StepInput, own: Tensor, widths: Tensor) -> None:
+        """Put the state of rows into their own slots."""
         state, width = self._denoiser.slots, rows.canvas.shape[1]
         state.canvas[own, :width] = rows.canvas
         state.soft[own, :width] = rows.conditioning.to(state.soft.dtype)
-        state.widths[own] = send(rows.sizes, self._device)
+        state.widths[own] = widths
         state.heat[own] = rows.temperature
         seeds = torch.empty(len(rows.sizes), dtype=torch.long, device=self._device)
         for row, generator in enumerate(rows.generators):
@@ -310,9 +301,19 @@ class DeviceModel:
         state.seeds[own] = seeds
 
     def _advance(
-        self, group: list[int], slots: list[int], sizes: Sequence[int], found: Outcome
-    ) -> None:
-        """Run the step of one group and put what it tells in the rows' places."""
+        self, group: list[int], slots: list[int], sizes: Sequence[int], found: Outcome | None
+    ) -> Outcome:
+        """Run the step of one group.
+
+        Args:
+            group: numbers of its rows.
+            slots: of these rows.
+            sizes: units of every row's canvas.
+            found: what groups before it told.
+
+        Returns:
+            The same, with what this one tells in its rows' places.
+        """
         units = [
             (slot, row, part)
             for slot, row in zip(slots, group, strict=True)
@@ -321,13 +322,23 @@ class DeviceModel:
         new = self.read(slots, PROMPT_UNITS[-1])
         key = ("step", bucket(len(units), self._units), bucket(len(new), PROMPT_UNITS))
         canvases = self._fill_units([(slot, part) for slot, _, part in units], key[1])
-        at = send([row for _, row, _ in units], self._device)
         outcome: Outcome = self._run(key, self._step, (*canvases, *self._fill_units(new, key[2])))
+        # From here on the device has a step to do: what is launched now keeps nobody waiting.
+        at = send([row for _, row, _ in units], self._device)
         parts = canvases[1][: len(units)]
+        if found is None:
+            found = self._nothing_found(len(sizes), max(sizes))
         for name in ("argmax", "entropy", "probability", "accepted"):
             place: Tensor = getattr(found, name)
             told: Tensor = getattr(outcome, name)[: len(units)]
             place.view(len(sizes), -1, self._denoiser.unit)[at, parts] = told.to(place.dtype)
+        return found
+
+    def _nothing_found(self, rows: int, units: int) -> Outcome:
+        """Return places for what a step tells of so many rows of so many units."""
+        kinds = (torch.long, torch.float32, torch.float32, torch.bool)
+        shape = (rows, units * self._denoiser.unit)
+        return Outcome(*(torch.zeros(shape, dtype=kind, device=self._device) for kind in kinds))
 
 
 def speed_up(

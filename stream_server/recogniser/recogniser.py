@@ -309,13 +309,14 @@ class DiffusionRecogniser:
 
     def _fill(self, parts: Sequence[Tensor | None], sizes: list[int], features: int) -> Tensor:
         """Return [rows, canvas, features] with the part of each row in it, zero where none."""
-        nothing = torch.zeros(max(sizes), features, device=self._device)
-        return _stack(
-            [
+        filled = [part for part in parts if part is not None]
+        if len(filled) < len(parts):
+            nothing = torch.zeros(max(sizes), features, device=self._device)
+            filled = [
                 nothing[:size] if part is None else part
                 for part, size in zip(parts, sizes, strict=True)
             ]
-        )
+        return _stack(filled)
 
     def _hypothesis(
         self, row: DiffusionRow, entropy: list[float], probability: list[float]

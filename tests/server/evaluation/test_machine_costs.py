@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,28 @@ import pytest
 
 from stream_server.evaluation.machine_costs import MACHINES, MachineCosts
 
-COSTS = MachineCosts("toy", 10.0, 0.1, 0.01, (2.0, 1.0), (0.5, 0.25))
+LINE = ((1, 13.2), (65, 218.0))
+"""10 ms and 3.2 for each unit."""
+COSTS = MachineCosts("toy", LINE, 0.1, (2.0, 1.0), (0.5, 0.25), 3.0, 2.0)
 UNIT, PROMPT = 3.2, 0.32
-"""Milliseconds of 32 places, and of 32 positions."""
+"""Milliseconds of a canvas's unit, and of a prompt's."""
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def test_a_start_costs_something_and_more_for_each_row() -> None:
     assert COSTS.start(0) == 0
     assert COSTS.start(3) == 5.0
-    assert COSTS.host(4) == 1.5
+
+
+def test_the_host_takes_its_time_for_turns_starts_and_ends() -> None:
+    assert COSTS.host(4, 0, 0) == 1.5
+    assert COSTS.host(4, 2, 0) == 4.5, "what is begun together is begun at once"
+    assert COSTS.host(4, 0, 2) == 5.5
+
+
+def test_a_canvas_is_as_long_as_its_audio_and_there_is_a_larger_one() -> None:
+    assert [COSTS.canvas(seconds) for seconds in (2.0, 4.2, 30.0)] == [32, 64, 64]
+    assert (COSTS.larger(32), COSTS.larger(64)) == (64, None)
 
 
 def test_some_of_listening_vanishes_behind_a_step() -> None:
@@ -29,36 +43,53 @@ def test_some_of_listening_vanishes_behind_a_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "new", "units", "prompts"),
+    ("canvases", "new", "units", "prompts"),
     [
-        ([2.0], [], 1, 0),  # 15.6 of 32 places
-        ([4.2], [], 2, 0),  # 32.8 of 64
-        ([2.0] * 5, [], 6, 0),  # no graph of 5
-        ([2.0], [2.0], 1, 2),  # 40 positions
-        ([2.0], [6.0], 1, 4),  # 65 positions, no graph of 3
-        ([30.0] * 2, [], 4, 0),  # canvases end at 64
+        ([32], [], 1, 0),
+        ([64], [], 2, 0),
+        ([32] * 5, [], 6, 0),  # no graph of 5
+        ([32], [2.0], 1, 2),  # 40 positions
+        ([32], [6.0], 1, 4),  # 65 positions, no graph of 3
     ],
 )
-def test_a_step(seconds: list[float], new: list[float], units: int, prompts: int) -> None:
+def test_a_step(canvases: list[int], new: list[float], units: int, prompts: int) -> None:
     wanted = 10 + units * UNIT + prompts * PROMPT
-    assert COSTS.step(seconds, new) == pytest.approx(wanted)
+    assert COSTS.step(canvases, new) == pytest.approx(wanted)
+
+
+def test_between_what_was_measured_a_step_is_on_the_line_through_both() -> None:
+    bent = replace(COSTS, steps=((1, 10.0), (4, 16.0), (64, 76.0)))
+    assert [bent.step([32] * rows, []) for rows in (1, 2, 4, 8)] == [10, 12, 16, 20]
 
 
 def test_prompts_beyond_a_step_read_the_weights_again() -> None:
     # 21 of two units: 32 of them alone, 10 in the step.
-    many = COSTS.step([2.0] * 21, [2.0] * 21)
+    many = COSTS.step([32] * 21, [2.0] * 21)
     assert many == pytest.approx(10 + 24 * UNIT + 16 * PROMPT + 10 + 32 * PROMPT)
 
 
-@pytest.mark.parametrize(("place", "name"), [(0, "decode"), (1, "float8-top32")])
+def measured(name: str) -> Iterator[dict[str, Any]]:
+    document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return map(decoded, document["results"])
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (0, "2026-11-28-h200-decode"),
+        (0, "2026-11-28-h200-decode-between"),
+        (1, "2026-11-27-h200-float8-top32"),
+    ],
+)
 def test_the_figures_are_those_that_were_measured(place: int, name: str) -> None:
-    document: dict[str, Any] = json.loads((RESULTS / f"2026-11-27-h200-{name}.json").read_text())
-    for each in map(decoded, document["results"]):
-        shape = each["shape"]
-        if shape["canvas"] == 64:
-            costs = MACHINES[place]
-            step = costs.fixed + costs.place * 64 * shape["rows"]
-            assert step == pytest.approx(each["step"], rel=0.05)
+    costs = MACHINES[place]
+    for each in measured(name):
+        rows, canvas, prompt = (each["shape"][key] for key in ("rows", "canvas", "prompt"))
+        if rows > 1 or canvas == 64:  # one row reads fewer experts than its units let expect
+            units = rows * canvas // 32
+            assert costs.pass_of(units, 0) == pytest.approx(each["step"], rel=0.08)
+            prompts = rows * prompt // 32
+            assert costs.pass_of(0, prompts) == pytest.approx(each["prefill"], rel=0.13)
 
 
 def decoded(result: Any) -> dict[str, Any]:

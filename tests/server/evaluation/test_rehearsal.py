@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,10 @@ from stream_server.config import SchedulerConfig
 from stream_server.evaluation.machine_costs import MACHINES, MachineCosts
 from stream_server.evaluation.rehearsal import Rehearsed, rehearse
 
-QUICK = MachineCosts("quick", 0.1, 0.0, 0.0, (0.0, 0.0), (0.0, 0.0))
+QUICK = MachineCosts(
+    "quick", ((1, 0.1), (64, 0.1)), 0.0, (0.0, 0.0), (0.0, 0.0), 0.0, 0.0, endless=0.0
+)
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 START = Start(partial_interval_ms=1000, endpointing=Endpointing(silence_ms=200))
 
 
@@ -45,10 +51,40 @@ def test_a_quick_model_leaves_the_pause_and_the_way() -> None:
 def test_it_comes_out_the_same_each_time() -> None:
     costs = MACHINES[0]
     assert run(12, costs) == run(12, costs)
+    assert run(12, costs, seed=1) != run(12, costs), "another chance"
+
+
+@pytest.mark.parametrize(
+    ("place", "streams", "name"),
+    [
+        (0, 16, "2026-11-28-h200-capacity"),
+        (0, 32, "2026-11-28-h200-capacity"),
+        (1, 16, "2026-11-28-h200-capacity-float8-top32"),
+        (1, 32, "2026-11-28-h200-capacity-float8-top32"),
+    ],
+)
+def test_it_agrees_with_what_a_machine_was_measured_at(place: int, streams: int, name: str) -> None:
+    document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    (probe,) = (each for each in document["probes"] if each["streams"] == streams)
+    plan = LoadPlan("", streams, (), START, seconds=15)
+    found = rehearse(plan, MACHINES[place], SchedulerConfig(busy_share=0), partial_steps=2)
+    assert found.report.finals == probe["finals"]
+    assert found.report.final.p50 == pytest.approx(probe["final"]["p50"], rel=0.1)
+    assert found.report.final.p95 == pytest.approx(probe["final"]["p95"], rel=0.15)
+    turns = probe["turns"]
+    assert found.turn_ms == pytest.approx(turns["mean_ms"], rel=0.1)
+    assert found.row_steps / found.turns == pytest.approx(turns["mean_rows"], rel=0.1)
+
+
+def test_a_text_without_an_end_takes_half_the_steps_again() -> None:
+    short = replace(QUICK, endless=1.0, canvases=(32, 64), places_per_second=1.0)
+    once = run(4, QUICK, steps=8, partial_steps=8)
+    again = run(4, short, steps=8, partial_steps=8)
+    assert again.row_steps == pytest.approx(1.5 * once.row_steps, rel=0.05)
 
 
 def test_a_slow_step_makes_finals_late() -> None:
-    slow = replace(QUICK, fixed=60.0)
+    slow = replace(QUICK, steps=((1, 60.0), (64, 60.0)))
     late = run(4, slow).report
     # Eight steps and no more than the 100 ms between likely and certain are ahead of the end.
     assert late.final.p50 >= 213 + 8 * 60 - 100

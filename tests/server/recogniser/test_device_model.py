@@ -135,6 +135,17 @@ def test_a_row_does_not_depend_on_its_neighbours(model: PublishedModel) -> None:
         assert together.canvas[row, :size].tolist() == alone.canvas[0, :size].tolist()
 
 
+def test_more_units_than_a_graph_has_are_stepped_in_groups(model: PublishedModel) -> None:
+    whole = DeviceModel(copy.deepcopy(model), plain_kernels(), ROWS)
+    parts = DeviceModel(model, plain_kernels(), rows=1)  # of three units: 24, then 8 and 16
+    wanted, got = (
+        step(fast, listen(fast, [0, 1, 0]), (24, 8, 16), [1, 2, 3], None) for fast in (whole, parts)
+    )
+    for name in ("canvas", "argmax", "accepted"):
+        assert getattr(got, name).tolist() == getattr(wanted, name).tolist()
+    torch.testing.assert_close(got.entropy, wanted.entropy, rtol=1e-3, atol=1e-4)
+
+
 def test_samples_follow_the_distribution_of_the_scores(model: PublishedModel) -> None:
     """Sampled by another method than the plain model's, from the same shares."""
     fast = DeviceModel(model, plain_kernels(), ROWS)
