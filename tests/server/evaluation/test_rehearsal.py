@@ -31,8 +31,8 @@ def run(streams: int, costs: MachineCosts, start: Start = START, **options: int)
 def test_every_stream_is_served_and_nobody_waits() -> None:
     began = time.monotonic()
     found = run(4, QUICK)
-    assert time.monotonic() - began < 4
     report = found.report
+    assert time.monotonic() - began < report.wall_seconds, "in less time than it tells of"
     assert report.wall_seconds > 8
     assert (report.streams, report.failed, report.late_ms) == (4, 0, 0)
     assert report.finals >= 8
