@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
@@ -10,11 +9,11 @@ from urllib.parse import urlsplit, urlunsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 _SECONDS = 5.0
-_SUMS = {
-    "diffscribe_turn_seconds_count": "count",
-    "diffscribe_turn_seconds_sum": "seconds",
-    "diffscribe_batch_rows_sum": "rows",
-}
+_SUMS = (
+    "diffscribe_turn_seconds_count",
+    "diffscribe_turn_seconds_sum",
+    "diffscribe_batch_rows_sum",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,28 @@ class Turns:
     mean_rows: float
 
 
+def read_metrics(url: str) -> dict[str, float]:
+    """Read what a server counts: its metrics without labels, by name.
+
+    Args:
+        url: of its WebSocket.
+
+    Raises:
+        OSError: it does not tell.
+    """
+    parts = urlsplit(url)
+    scheme = parts.scheme.replace("ws", "http", 1)
+    page = urlunsplit((scheme, parts.netloc, "/metrics", "", ""))
+    with urllib.request.urlopen(page, timeout=_SECONDS) as answer:
+        text = answer.read().decode()
+    return {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.labels
+    }
+
+
 class TurnWatch:
     """Asks a server's ``/metrics``.
 
@@ -34,9 +55,7 @@ class TurnWatch:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        scheme = parts.scheme.replace("ws", "http", 1)
-        self._url = urlunsplit((scheme, parts.netloc, "/metrics", "", ""))
+        self._url = url
         self._before = self._read()
 
     def look(self) -> Turns | None:
@@ -45,24 +64,17 @@ class TurnWatch:
         self._before = now
         if before is None or now is None:
             return None
-        count, seconds, rows = (now[name] - before[name] for name in ("count", "seconds", "rows"))
+        count, seconds, rows = (now[name] - before[name] for name in _SUMS)
         if not count:
             return Turns(0, 0.0, 0.0)
         return Turns(int(count), round(1000 * seconds / count, 2), round(rows / count, 2))
 
     def _read(self) -> dict[str, float] | None:
         try:
-            with urllib.request.urlopen(self._url, timeout=_SECONDS) as answer:
-                text = answer.read().decode()
-        except (OSError, urllib.error.URLError):
+            found = read_metrics(self._url)
+        except OSError:
             return None
-        found = {
-            _SUMS[sample.name]: sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name in _SUMS
-        }
-        return found if len(found) == len(_SUMS) else None
+        return found if found.keys() >= set(_SUMS) else None
 
 
-__all__ = ["TurnWatch", "Turns"]
+__all__ = ["TurnWatch", "Turns", "read_metrics"]

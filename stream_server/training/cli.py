@@ -33,6 +33,7 @@ from stream_server.training.kokoro import draw_lines, speak_everywhere, voice_na
 from stream_server.training.language_model import learn, read_texts
 from stream_server.training.pack import (
     RATE,
+    Packed,
     read_packs,
     read_recording,
     write_packs,
@@ -136,6 +137,12 @@ def _write_texts(folder: Path, texts: Mapping[str, Sequence[str]]) -> None:
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _held_out(folder: Path, speech: SpeechConfig) -> dict[str, list[Clip]]:
+    """Return the clips kept from training, of those sets that are there."""
+    names = sorted(name for name in speech.held_out if (folder / name).is_dir())
+    return load_sets(folder, names, speech.held_out, speech.manifests)[1]
+
+
 @app.command()
 def draw(
     recipe_file: _RecipeFile,
@@ -148,9 +155,7 @@ def draw(
 ) -> None:
     """Draw text from PocketSphinx's model of English words, for a language model to learn from."""
     recipe = read_recipe(recipe_file)
-    rules = recipe.speech.held_out
-    names = sorted(name for name in rules if (speech / name).is_dir())
-    sealed = sealed_texts(load_sets(speech, names, rules, recipe.speech.manifests)[1])
+    sealed = sealed_texts(_held_out(speech, recipe.speech))
     drawer = Drawer(read_trigrams(trigrams or packaged()), recipe.seed)
     began, count, lines = time.monotonic(), 0, 0
     with (texts / "drawn.txt").open("w", encoding="utf-8") as file:
@@ -174,12 +179,20 @@ def synthesise(
     recipe = read_recipe(recipe_file)
     began = time.monotonic()
     speech = recipe.speech
-    texts = read_texts(data / TEXTS)
-    weights = speech.texts or dict.fromkeys(texts, 1.0)
+    texts, weights = _to_say(data, speech)
     drawn = prompts(texts, weights, speech.synthetic, speech.synthetic_digits, recipe.seed)
-    spoken = speak_all(drawn, workers)
-    write_spoken(data / SPOKEN, spoken)
-    hours = sum(len(each.pcm) for each in spoken) / 16_000 / 3600
+    _keep_spoken(data / SPOKEN, speak_all(drawn, workers), began)
+
+
+def _to_say(data: Path, speech: SpeechConfig) -> tuple[dict[str, list[str]], Mapping[str, float]]:
+    """Return the texts that are synthesised from, and their weights."""
+    texts = read_texts(data / TEXTS)
+    return texts, speech.texts or dict.fromkeys(texts, 1.0)
+
+
+def _keep_spoken(path: Path, spoken: Sequence[Packed], began: float) -> None:
+    write_spoken(path, spoken)
+    hours = sum(len(each.pcm) for each in spoken) / RATE / 3600
     print(f"{hours:.1f} h synthesised in {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -208,15 +221,12 @@ def kokoro(
     speech = recipe.speech
     if speech.kokoro < 1:
         raise ConfigError("speech.kokoro", speech.kokoro, "utterances to synthesise, 1 or more")
-    texts = read_texts(data / TEXTS)
-    weights = speech.texts or dict.fromkeys(texts, 1.0)
+    texts, weights = _to_say(data, speech)
     # Another seed: other sentences than the other synthesisers say.
     said = draw_texts(texts, weights, speech.kokoro, speech.synthetic_digits, recipe.seed + 1)
     drawn = draw_lines(said, voice_names(folder), recipe.seed)
     spoken = speak_everywhere(folder, drawn, devices.split(","), workers, minutes * 60 or math.inf)
-    write_spoken(data / KOKORO, spoken)
-    hours = sum(len(each.pcm) for each in spoken) / 16_000 / 3600
-    print(f"{hours:.1f} h synthesised in {time.monotonic() - began:.0f} s", flush=True)
+    _keep_spoken(data / KOKORO, spoken, began)
 
 
 @app.command()
@@ -337,9 +347,7 @@ def tune(
     The recipe's guard is stored too: what the audio supports depends on how texts are found.
     """
     recipe = read_recipe(recipe_file)
-    rules = recipe.speech.held_out
-    names = sorted(name for name in rules if (speech / name).is_dir())
-    _, tests = load_sets(speech, names, rules, recipe.speech.manifests)
+    tests = _held_out(speech, recipe.speech)
     model, tokenizer = load_model(checkpoint)
     tuner = Tuner(model, tokenizer, hear(model, tokenizer, tests, most), _print_rates)
     draft = tuner.tune(replace(START, guidance=model.config.draft.guidance))

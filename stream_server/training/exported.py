@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class _Graph:
             each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer
         }
         self._zeros = dict(self._find_zeros())
+        self._real: dict[str, _Array] = {}
 
     def _find_zeros(self) -> Iterator[tuple[str, _Array]]:
         for node in self.nodes:
@@ -56,6 +58,12 @@ class _Graph:
 
     def weight(self, name: str) -> _Array:
         """Return a constant as real numbers."""
+        # Layers share weights, and most have both a name of their own and a node that uses them.
+        if name not in self._real:
+            self._real[name] = self._dequantised(name)
+        return self._real[name]
+
+    def _dequantised(self, name: str) -> _Array:
         values = self.constants[name]
         if not name.endswith("_quantized"):
             return values
@@ -147,9 +155,7 @@ def read_exported(path: Path) -> dict[str, Tensor]:
     """
     graph = _Graph(path)
     weights: dict[str, _Array] = {}
-    for name, values in _used(graph):
-        weights.setdefault(name, values)
-    for name, values in _named(graph):
+    for name, values in chain(_used(graph), _named(graph)):
         weights.setdefault(name, values)
     if _MIXER in graph.constants:
         weights["decoder.generator.m_source.l_linear.weight"] = graph.constants[_MIXER].T

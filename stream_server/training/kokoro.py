@@ -238,8 +238,8 @@ class Speaker:
         self._device = device
         self._places: dict[str, int] = json.loads((folder / SYMBOLS).read_text("utf-8"))["vocab"]
         self._styles = {
-            path.stem: np.fromfile(path, np.float32).reshape(-1, _STYLE)
-            for path in sorted((folder / VOICES).glob("*.bin"))
+            name: np.fromfile(folder / VOICES / f"{name}.bin", np.float32).reshape(-1, _STYLE)
+            for name in voice_names(folder)
         }
 
     def style(self, voices: Sequence[tuple[str, float]], count: int) -> npt.NDArray[np.float32]:

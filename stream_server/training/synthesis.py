@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,21 +39,23 @@ class Prompt:
     set: str
 
 
-def _words(
+def _drawn(
     chance: random.Random,
     texts: Mapping[str, Sequence[str]],
     weights: Mapping[str, float],
     digits: float,
-) -> list[str]:
+) -> Iterator[str]:
+    """Draw text after text without an end, each when it is asked for."""
     names = [name for name in texts if weights.get(name, 0) > 0]
     shares = [weights[name] for name in names]
-    words = chance.choice(texts[chance.choices(names, shares)[0]]).split()
-    if chance.random() < digits:
-        words = chance.choices(DIGITS, k=chance.randint(1, 10))
-    elif chance.random() < 0.4 and len(words) > 3:
-        start = chance.randrange(len(words) - 2)
-        words = words[start : start + chance.randint(2, 7)]
-    return words[:38]
+    while True:
+        words = chance.choice(texts[chance.choices(names, shares)[0]]).split()
+        if chance.random() < digits:
+            words = chance.choices(DIGITS, k=chance.randint(1, 10))
+        elif chance.random() < 0.4 and len(words) > 3:
+            start = chance.randrange(len(words) - 2)
+            words = words[start : start + chance.randint(2, 7)]
+        yield " ".join(words[:38])
 
 
 def draw_texts(
@@ -71,8 +74,7 @@ def draw_texts(
         digits: share of them that are digit strings.
         seed: the same one draws the same texts.
     """
-    chance = random.Random(seed)
-    return [" ".join(_words(chance, texts, weights, digits)) for _ in range(count)]
+    return list(islice(_drawn(random.Random(seed), texts, weights, digits), count))
 
 
 def prompts(
@@ -85,8 +87,7 @@ def prompts(
     """Draw prompts for espeak-ng and flite; for the arguments see :func:`draw_texts`."""
     chance = random.Random(seed)
     drawn = []
-    for _ in range(count):
-        words = _words(chance, texts, weights, digits)
+    for text in islice(_drawn(chance, texts, weights, digits), count):
         if chance.random() < 0.6:
             voice = chance.choice(_FLITE)
             stretch = f"duration_stretch={chance.uniform(0.8, 1.25):.2f}"
@@ -94,12 +95,12 @@ def prompts(
             options = ["-voice", voice, "--setf", stretch]
             if voice == "kal16":
                 options += ["--setf", pitch]
-            drawn.append(Prompt(" ".join(words), ("flite", *options), "flite"))
+            drawn.append(Prompt(text, ("flite", *options), "flite"))
         else:
             name = f"{chance.choice(_ACCENTS)}+{chance.choice(_VARIANTS)}"
             options = ["-v", name, "-p", str(chance.randint(20, 80))]
             options += ["-s", str(chance.randint(130, 210))]
-            drawn.append(Prompt(" ".join(words), ("espeak-ng", *options), "espeak"))
+            drawn.append(Prompt(text, ("espeak-ng", *options), "espeak"))
     return drawn
 
 

@@ -89,19 +89,11 @@ def plan(out: Path, tiny: bool) -> list[Stage]:
     few = ("--conditioning-words", "32")
     start = (here("start_cost.py"), *size, "--seconds", "4", "--silence", "1")
     float8 = () if tiny else ("--weights", "float8")
-    tests: tuple[str, ...] = (
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        "-W",
-        "default",
-        "-p",
-        "no:cacheprovider",
+    tests = (
+        *("-m", "pytest", "-q", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider"),
+        *("-o", "timeout=200", "--continue-on-collection-errors"),
+        *("tests/server/recogniser", "tests/server/evaluation/test_decode_bench.py"),
     )
-    tests += ("-o", "timeout=200", "--continue-on-collection-errors", "tests/server/recogniser")
-    tests += ("tests/server/evaluation/test_decode_bench.py",)
     return [
         # The first six fit into 540 s. What is wrong is told before it is timed.
         Stage(FIRST, 60, (*SERVER, "capacity", "--help")),

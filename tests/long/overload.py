@@ -22,12 +22,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-import httpx
-
 from stream_client.client import connect
 from stream_client.errors import ClientError, ServerRefused
 from stream_client.load import Latency, StreamResult, Watch
 from stream_protocol.messages import Start
+from stream_server.evaluation.turns import read_metrics
 from tests.long.speech import clips
 from tests.with_server import SERVE, running_server
 
@@ -164,9 +163,7 @@ async def come(
 
 def capacity(url: str) -> int:
     """Ask the server how many sessions fit."""
-    text = httpx.get(url.replace("ws", "http", 1).replace("/v1/stream", "/metrics")).text
-    (line,) = (each for each in text.splitlines() if each.startswith("diffscribe_sessions_cap"))
-    return int(float(line.split()[1]))
+    return int(read_metrics(url)["diffscribe_sessions_capacity"])
 
 
 def run(url: str, times: int, alone_seconds: float, seconds: float) -> Result:
