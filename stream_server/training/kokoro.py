@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_server.errors import ConfigError
+from stream_server.training.accents import Habit, draw_habits, say_by_habit
 from stream_server.training.exported import read_exported
 from stream_server.training.pack import Packed, Samples
 from stream_server.training.synthesis import resample
@@ -64,6 +65,8 @@ class Line:
     """Names and shares."""
     british: bool
     speed: float
+    habits: tuple[Habit, ...] = ()
+    """Of somebody who learnt English later."""
 
 
 def draw_lines(texts: Sequence[str], voices: Sequence[str], seed: int) -> list[Line]:
@@ -79,14 +82,14 @@ def draw_lines(texts: Sequence[str], voices: Sequence[str], seed: int) -> list[L
     drawn = []
     for text in texts:
         count = chance.choices((1, 2, 3), (0.35, 0.45, 0.2))[0]
-        # Voices of other languages speak English with an accent.
-        names = [chance.choice(english if chance.random() < 0.65 else voices) for _ in range(count)]
+        names = [chance.choice(english if chance.random() < 0.55 else voices) for _ in range(count)]
         shares = [chance.gammavariate(1.0, 1.0) + 0.05 for _ in names]
         mixture = tuple(
             (name, share / sum(shares)) for name, share in zip(names, shares, strict=True)
         )
         british = names[0][0] == "b" or chance.random() < 0.15
-        drawn.append(Line(text, mixture, british, chance.uniform(0.8, 1.3)))
+        speed, habits = chance.uniform(0.75, 1.3), draw_habits(names[0], chance)
+        drawn.append(Line(text, mixture, british, speed, habits))
     return drawn
 
 
@@ -254,6 +257,7 @@ class Speaker:
     def speak(self, line: Line) -> Samples:
         """Say a line at 16 kHz."""
         said = symbols(line.text, line.british)
+        said = say_by_habit(said, line.habits, random.Random(line.text))
         places = [self._places[each] for each in said if each in self._places][:_LONGEST]
         style = torch.from_numpy(self.style(line.voices, len(places)))[None]
         tokens = torch.tensor([[0, *places, 0]])

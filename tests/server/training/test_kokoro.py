@@ -48,7 +48,7 @@ def test_a_mixture_is_of_one_to_three_voices_whose_shares_are_one() -> None:
     for line in drawn:
         assert math.isclose(sum(share for _, share in line.voices), 1)
         assert all(share > 0 for _, share in line.voices)
-        assert 0.8 <= line.speed <= 1.3
+        assert 0.75 <= line.speed <= 1.3
     counts = [len(line.voices) for line in drawn]
     assert set(counts) == {1, 2, 3}
     assert 300 < counts.count(1) < 400
@@ -58,8 +58,8 @@ def test_most_voices_are_english_and_theirs_decides_the_accent() -> None:
     drawn = draw_lines(TEXTS, NAMES, seed=1)
     names = [name for line in drawn for name, _ in line.voices]
     assert set(names) == set(NAMES)
-    # 65 % are drawn of the English ones, the others of all, three fifths of which are English.
-    assert sum(name[0] in "ab" for name in names) / len(names) == pytest.approx(0.86, abs=0.03)
+    # 55 % are drawn of the English ones, the others of all, three fifths of which are English.
+    assert sum(name[0] in "ab" for name in names) / len(names) == pytest.approx(0.82, abs=0.03)
     assert all(line.british for line in drawn if line.voices[0][0][0] == "b")
     others = [line.british for line in drawn if line.voices[0][0][0] != "b"]
     assert sum(others) / len(others) == pytest.approx(0.15, abs=0.04)
