@@ -20,14 +20,16 @@ from torch import Tensor, nn
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ModelError
+from stream_server.recogniser.alignment import CtcFrames, TokenSpan
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import StepInput, StepResult
 from stream_server.recogniser.denoiser import Denoiser, Outcome
+from stream_server.recogniser.draft import Logs
 from stream_server.recogniser.features import HOP
 from stream_server.recogniser.graphs import Graphs
 from stream_server.recogniser.kernels.choice import Kernels, pick_kernels
 from stream_server.recogniser.leases import Leases, SlotPrompts
-from stream_server.recogniser.memory import send
+from stream_server.recogniser.memory import send, ship
 from stream_server.recogniser.network import Heard, Network
 from stream_server.recogniser.published import PublishedConfig, PublishedModel
 from stream_server.recogniser.units import PROMPT_UNITS, UNITS, bucket, split_rows
@@ -40,6 +42,35 @@ SPARE = 8
 """Slots beyond the most rows: of rows that have ended, but that something still holds."""
 Report = Callable[[str, int, int], None]
 """Told what goes on, how many parts of it are done, and of how many."""
+
+
+class FramesBeside:
+    """CTC frames that are aligned while a step runs, and wait for no other work of the device."""
+
+    def __init__(
+        self, frames: CtcFrames, beside: Callable[[], contextlib.AbstractContextManager[object]]
+    ) -> None:
+        """Wrap frames.
+
+        Args:
+            frames: that the host has waited for.
+            beside: makes the stream on which they are aligned the current one.
+        """
+        self._frames = frames
+        self._beside = beside
+
+    def draft(self) -> list[int]:
+        """See ``alignment.CtcFrames``."""
+        return self._frames.draft()
+
+    def evidence(self, draft: Sequence[int], width: int, weight: float) -> Logs | None:
+        """See ``alignment.CtcFrames``."""
+        return self._frames.evidence(draft, width, weight)
+
+    def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
+        """See ``alignment.CtcFrames``."""
+        with self._beside():
+            return self._frames.align(tokens)
 
 
 def _fill(rows: Tensor, count: int) -> Tensor:
@@ -86,8 +117,14 @@ class DeviceModel:
         # Run beside those of steps, so of another pool of memory.
         self._ears: Graphs[Tensor] = Graphs(self._device)
         self._ear: Any = None
+        self._pen: Any = None
+        """The stream on which texts are aligned: little work, which somebody waits for."""
+        self._before: Any = None
+        """What was launched before the last step."""
         if self._device.type == "cuda":
             self._ear = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._pen = torch.cuda.Stream(self._device, priority=-1)  # type: ignore[no-untyped-call]
+            self._before = torch.cuda.current_stream(self._device).record_event()
 
     @property
     def config(self) -> PublishedConfig:
@@ -181,22 +218,23 @@ class DeviceModel:
 
     def hear(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Heard:
         """Turn audio into prompts and CTC frames; see ``network.Network`` and :meth:`begin`."""
-        return self.begin(pcm, lengths, languages)()
+        return self.begin(pcm.cpu(), lengths.cpu(), languages.cpu())()
 
     def begin(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Callable[[], Heard]:
-        """Begin to listen, beside the step that is launched next; see ``network.Listener``.
+        """Begin to listen, beside the step that was launched last; see ``network.Listener``.
 
-        Prompts are only laid out: each is run in its row's first step.
+        Prompts are only laid out: each is run in its row's first step. A slot that is free is in no
+        step: who had it was told of the last one that it was in, so that one is over.
 
         Raises:
             Overloaded: there are more rows than slots.
         """
         said, samples = languages.tolist(), lengths.tolist()
         leases = self._leases.take(len(samples))
-        if self._ear is not None:  # the audio is on its way there on the other stream
-            self._ear.wait_stream(torch.cuda.current_stream(self._device))
-        with self._here(), self._beside():
-            tokens = self._listen(pcm, lengths)
+        if self._ear is not None:
+            self._ear.wait_event(self._before)
+        with self._on(self._ear):
+            tokens = self._listen(ship(pcm, self._device), ship(lengths, self._device))
             embeddings, positions = self._model.prompt(tokens, said, samples)
             prompts = SlotPrompts.of(positions, leases)
             state = self._denoiser.slots
@@ -204,23 +242,21 @@ class DeviceModel:
             # Of slots that are in no step.
             state.heard[own, : embeddings.shape[1]] = embeddings.to(state.heard.dtype)
             state.prompts[own] = positions
-        # The audio is held until it has been read: it is the other stream's memory.
-        return functools.partial(self._finish, tokens, samples, prompts, (pcm, lengths))
+        return functools.partial(self._finish, tokens, samples, prompts)
 
-    def _finish(
-        self, tokens: Tensor, samples: list[int], prompts: SlotPrompts, held: object
-    ) -> Heard:
+    def _finish(self, tokens: Tensor, samples: list[int], prompts: SlotPrompts) -> Heard:
         """Wait for what was listened to, but for no step."""
-        with self._here(), self._beside():
+        with self._on(self._ear):
             frames = self._model.frames(tokens, samples, self._denoiser.read_head)
             counts = prompts.lengths.tolist()
         for slot, count in zip(prompts.slots, counts, strict=True):
             self._unread[slot] = -(-count // self._denoiser.unit)
-        return prompts, frames
+        beside = functools.partial(self._on, self._pen)
+        return prompts, [FramesBeside(each, beside) for each in frames]
 
-    def _beside(self) -> contextlib.AbstractContextManager[object]:
-        """Launch on the stream of listening, which waits for no step."""
-        return contextlib.nullcontext() if self._ear is None else torch.cuda.stream(self._ear)
+    def _on(self, stream: Any) -> contextlib.AbstractContextManager[object]:
+        """Launch on a stream that waits for no step; it brings its device with it."""
+        return contextlib.nullcontext() if stream is None else torch.cuda.stream(stream)
 
     def _listen(self, pcm: Tensor, lengths: Tensor) -> Tensor:
         """Turn audio into audio tokens [rows, tokens, hidden] in the decoder's precision."""
@@ -268,14 +304,15 @@ class DeviceModel:
             raise TypeError("these prompts are not in slots: they come from another network")
         unit = self._denoiser.unit
         with self._here():
+            if self._ear is not None:
+                self._before = torch.cuda.current_stream(self._device).record_event()
             # One transfer for both.
             own, widths = send([cache.slots, rows.sizes], self._device)
             self._lay_out(rows, own, widths)
             sizes = [-(-size // unit) for size in rows.sizes]
-            found = None
+            found = self._nothing_found(len(sizes), max(sizes))
             for group in split_rows(sizes, self._units[-1]):
-                found = self._advance(group, [cache.slots[row] for row in group], sizes, found)
-            assert found is not None
+                self._advance(group, [cache.slots[row] for row in group], sizes, found)
         state, width = self._denoiser.slots, rows.canvas.shape[1]
         valid = torch.arange(width, device=self._device) < state.widths[own][:, None]
         soft = state.soft[own, :width].to(rows.conditioning.dtype)
@@ -301,18 +338,15 @@ class DeviceModel:
         state.seeds[own] = seeds
 
     def _advance(
-        self, group: list[int], slots: list[int], sizes: Sequence[int], found: Outcome | None
-    ) -> Outcome:
+        self, group: list[int], slots: list[int], sizes: Sequence[int], found: Outcome
+    ) -> None:
         """Run the step of one group.
 
         Args:
             group: numbers of its rows.
             slots: of these rows.
             sizes: units of every row's canvas.
-            found: what groups before it told.
-
-        Returns:
-            The same, with what this one tells in its rows' places.
+            found: where to put what it tells, in its rows' places.
         """
         units = [
             (slot, row, part)
@@ -326,13 +360,10 @@ class DeviceModel:
         # From here on the device has a step to do: what is launched now keeps nobody waiting.
         at = send([row for _, row, _ in units], self._device)
         parts = canvases[1][: len(units)]
-        if found is None:
-            found = self._nothing_found(len(sizes), max(sizes))
         for name in ("argmax", "entropy", "probability", "accepted"):
             place: Tensor = getattr(found, name)
             told: Tensor = getattr(outcome, name)[: len(units)]
             place.view(len(sizes), -1, self._denoiser.unit)[at, parts] = told.to(place.dtype)
-        return found
 
     def _nothing_found(self, rows: int, units: int) -> Outcome:
         """Return places for what a step tells of so many rows of so many units."""

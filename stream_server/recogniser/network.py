@@ -96,7 +96,11 @@ class Listener(Protocol):
     """A network that listens while a step runs."""
 
     def begin(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Callable[[], Heard]:
-        """Begin what :meth:`Network.hear` does; what is returned waits for it."""
+        """Begin what :meth:`Network.hear` does; what is returned waits for it.
+
+        The arguments lie on the host. What was launched before the last step is done before it
+        begins, the step itself need not be.
+        """
 
 
 class TextCodec(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from stream_server.recogniser.interface import (
     Row,
     Utterance,
 )
-from stream_server.recogniser.memory import send
+from stream_server.recogniser.memory import fetch, send
 from stream_server.recogniser.network import Heard, Listener, Network, TextCodec
 from stream_server.recogniser.support import GuardConfig, confidence, keep, support
 from stream_server.recogniser.tokenizer import END
@@ -72,12 +73,20 @@ class DiffusionRow:
 class _Hearing:
     """Rows that are listened to together, while a step of others runs."""
 
-    def __init__(self, finish: Callable[[], Heard]) -> None:
-        self._finish: Callable[[], Heard] | None = finish
+    def __init__(self, begin: Callable[[], Callable[[], Heard]]) -> None:
+        self._begin: Callable[[], Callable[[], Heard]] | None = begin
+        self._finish: Callable[[], Heard] | None = None
         self._parts: dict[int, tuple[PromptCache, CtcFrames]] = {}
+
+    def begin(self) -> None:
+        """Begin to listen, unless that was done."""
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            self._finish = begin()
 
     def wait(self, index: int) -> tuple[PromptCache, CtcFrames]:
         """Return what was heard of a row."""
+        self.begin()
         if self._finish is not None:
             cache, frames = self._finish()
             self._finish = None
@@ -105,6 +114,16 @@ class ListeningRow:
     def ctc(self) -> CtcFrames:
         """Its CTC frames; waits for them."""
         return self.hearing.wait(self.index)[1] if self.row is None else self.row.ctc
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A step that was launched."""
+
+    rows: list[DiffusionRow]
+    result: StepResult
+    fetched: Callable[[], Sequence[Tensor]]
+    """Waits for the best tokens, their entropies and probabilities."""
 
 
 def _stack(parts: list[Tensor]) -> Tensor:
@@ -178,21 +197,22 @@ class DiffusionRecogniser:
 
     @torch.inference_mode()
     def start(self, utterances: Sequence[Utterance]) -> Sequence[DiffusionRow | ListeningRow]:
-        """Encode audio, write prompts, lay out canvases; or only begin to, if the network can."""
+        """Encode audio, write prompts, lay out canvases; or leave that to :meth:`launch`.
+
+        It does where the network can listen beside a step: first comes the step.
+        """
         if not utterances:
             return []
         sizes = [max(len(utterance.pcm), MIN_SAMPLES) for utterance in utterances]
         pcm = np.zeros((len(sizes), max(sizes)), dtype=np.float32)
         for row, utterance in enumerate(utterances):
             pcm[row, : len(utterance.pcm)] = utterance.pcm
-        lengths = torch.tensor(sizes, device=self._device)
         languages = [self._tokenizer.language(utterance.language) for utterance in utterances]
-        audio = torch.from_numpy(pcm).to(self._device)
-        said = torch.tensor(languages, device=self._device)
+        audio = torch.from_numpy(pcm), torch.tensor(sizes), torch.tensor(languages)
         if isinstance(self._model, Listener):
-            hearing = _Hearing(self._model.begin(audio, lengths, said))
+            hearing = _Hearing(partial(self._model.begin, *audio))
             return [ListeningRow(each, hearing, index) for index, each in enumerate(utterances)]
-        cache, frames = self._model.hear(audio, lengths, said)
+        cache, frames = self._model.hear(*(each.to(self._device) for each in audio))
         return [
             self._row(utterance, cache.row(index), frames[index])
             for index, utterance in enumerate(utterances)
@@ -236,23 +256,47 @@ class DiffusionRecogniser:
             self._merged = (caches, caches[0].merge(caches))
         return self._merged[1]
 
-    @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> Sequence[Hypothesis]:
         """Run one denoising step on each row that has been listened to, or on all if none has."""
+        return [each.whole() for each in self.launch(rows)()]
+
+    @torch.inference_mode()
+    def launch(self, rows: Sequence[Row]) -> Callable[[], Sequence[Hypothesis]]:
+        """Begin what :meth:`step` does; see ``interface.Launcher``.
+
+        Of what comes between two steps only this must: which rows are finished, and this launch.
+        Listening begins behind it, and the words of finished rows are put off until after it.
+        """
         ready = {index: row for index, row in enumerate(map(_ready, rows)) if row is not None}
-        if not ready:
+        if ready:
+            return partial(self._end, rows, ready, self._launch(list(ready.values())))
+        self._begin_to_listen(rows)
+        return partial(self._end, rows, ready, None)
+
+    @torch.inference_mode()
+    def _end(
+        self, rows: Sequence[Row], ready: dict[int, DiffusionRow], flight: _Flight | None
+    ) -> Sequence[Hypothesis]:
+        """Wait for a step, which is launched now if it was not, and for what is listened to."""
+        if flight is None:
             ready = dict(enumerate(self._lay_out(rows)))
-        if not ready:
-            return []
-        running = list(ready.values())
-        result = self._launch(running)
-        # The device works: time to wait for what the others say.
-        self._lay_out(rows)
-        found = dict(zip(ready, self._read(running, result), strict=True))
+            if not ready:
+                return []
+            flight = self._launch(list(ready.values()))
+        else:
+            # The device works: time to listen, and to wait for what was said.
+            self._begin_to_listen(rows)
+            self._lay_out(rows)
+        found = dict(zip(ready, self._read(flight), strict=True))
         return [
             found[index] if index in found else Hypothesis((), (), (), step=0, is_final=False)
             for index in range(len(rows))
         ]
+
+    def _begin_to_listen(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if isinstance(row, ListeningRow) and row.row is None:
+                row.hearing.begin()
 
     def _lay_out(self, rows: Sequence[Row]) -> list[DiffusionRow]:
         """Give rows that were listened to canvases; return all of them."""
@@ -265,8 +309,8 @@ class DiffusionRecogniser:
                 laid.append(own_row)
         return laid
 
-    def _launch(self, own: Sequence[DiffusionRow]) -> StepResult:
-        """Run the network's step."""
+    def _launch(self, own: list[DiffusionRow]) -> _Flight:
+        """Launch the network's step."""
         sizes = [len(row.canvas) for row in own]
         evidence = None
         if any(row.evidence is not None for row in own):
@@ -285,15 +329,15 @@ class DiffusionRecogniser:
             generators=tuple(row.generator for row in own),
             evidence=evidence,
         )
-        return self._model.step(state, self._caches(own))
+        result = self._model.step(state, self._caches(own))
+        return _Flight(own, result, fetch([result.argmax, result.entropy, result.probability]))
 
-    def _read(self, own: Sequence[DiffusionRow], result: StepResult) -> list[Hypothesis]:
+    def _read(self, flight: _Flight) -> list[Hypothesis]:
         """Wait for a step, and say what each row has come to."""
-        best = result.argmax.tolist()
-        entropy = result.entropy.tolist()
-        probability = result.probability.tolist()
+        result = flight.result
+        best, entropy, probability = (each.tolist() for each in flight.fetched())
         hypotheses = []
-        for index, row in enumerate(own):
+        for index, row in enumerate(flight.rows):
             size = len(row.canvas)
             # Views: every step's result has memory of its own.
             row.canvas = result.canvas[index, :size]
@@ -334,25 +378,26 @@ class DiffusionRecogniser:
         )
         if finished and length == len(best) and self._grow(row):
             finished = False
-        words: tuple[HypothesisWord, ...] = ()
-        is_guarded = False
-        if finished or row.utterance.trace:
-            # A canvas on its way is shown as it is.
-            guard = self._guard if finished else GuardConfig(0, 0)
-            words, is_guarded = self._words(row, tokens, probability, guard)
         canvas = None
         if row.utterance.trace:
             canvas = "".join(self._tokenizer.piece(token) for token in best)
-        return Hypothesis(
+        said = Hypothesis(
             tokens=tuple(tokens),
             confidences=tuple(probability[:length]),
-            words=words,
+            words=(),
             step=row.steps_done,
             is_final=finished,
             language=row.utterance.language or self._info.languages[0],
             canvas=canvas,
-            is_guarded=is_guarded,
         )
+        if finished:
+            # Of the row only this is kept: its slot is to be free at once.
+            rest = partial(self._worded, said, row.ctc, len(row.utterance.pcm), self._guard)
+            return replace(said, rest=rest) if isinstance(self._model, Listener) else rest()
+        if row.utterance.trace:
+            # A canvas on its way is shown as it is.
+            return self._worded(said, row.ctc, len(row.utterance.pcm), GuardConfig(0, 0))
+        return said
 
     def _grow(self, row: DiffusionRow) -> bool:
         """Begin again, once, on the next larger canvas, where the text found no end on this one."""
@@ -363,31 +408,34 @@ class DiffusionRecogniser:
         self._lay_canvas(row, row.argmax, width, max(2, row.utterance.steps // 2))
         return True
 
-    def _words(
-        self, row: DiffusionRow, tokens: list[int], probability: list[float], guard: GuardConfig
-    ) -> tuple[tuple[HypothesisWord, ...], bool]:
+    def _worded(
+        self, said: Hypothesis, ctc: CtcFrames, samples: int, guard: GuardConfig
+    ) -> Hypothesis:
         """Group tokens into words with times, confidences and the audio's support from CTC.
 
-        Returns:
-            The words, and whether the guard took any.
+        Args:
+            said: without words.
+            ctc: of its row.
+            samples: of its audio.
+            guard: when words are left out.
         """
-        spans = row.ctc.align(tokens)
+        spans = ctc.align(said.tokens)
         hop = self._model.samples_per_ctc_frame
-        spoken = self._tokenizer.words(tokens)
+        spoken = self._tokenizer.words(said.tokens)
         words: list[HypothesisWord] = []
         kept = keep([places for _, places in spoken], spans, guard)
         for (text, places), stays in zip(spoken, kept, strict=True):
             if not stays:
                 continue
-            sure = min(probability[place] for place in places)
+            sure = min(said.confidences[place] for place in places)
             start = end = None
             if spans is not None:
-                said: list[TokenSpan] = [spans[place] for place in places]
-                start = min(said[0].start * hop, len(row.utterance.pcm))
-                end = min(said[-1].end * hop, len(row.utterance.pcm))
-                sure = confidence(sure, support(said))
+                heard: list[TokenSpan] = [spans[place] for place in places]
+                start = min(heard[0].start * hop, samples)
+                end = min(heard[-1].end * hop, samples)
+                sure = confidence(sure, support(heard))
             words.append(HypothesisWord(text if words else text.lstrip(), sure, start, end))
-        return tuple(words), not all(kept)
+        return replace(said, words=tuple(words), is_guarded=not all(kept))
 
     def release(self, rows: Sequence[Row]) -> None:
         """Forget rows."""
