@@ -44,7 +44,7 @@ Report = Callable[[str, int, int], None]
 """Told what goes on, how many parts of it are done, and of how many."""
 
 
-class FramesBeside:
+class _FramesBeside:
     """CTC frames that are aligned while a step runs, and wait for no other work of the device."""
 
     def __init__(
@@ -252,7 +252,7 @@ class DeviceModel:
         for slot, count in zip(prompts.slots, counts, strict=True):
             self._unread[slot] = -(-count // self._denoiser.unit)
         beside = functools.partial(self._on, self._pen)
-        return prompts, [FramesBeside(each, beside) for each in frames]
+        return prompts, [_FramesBeside(each, beside) for each in frames]
 
     def _on(self, stream: Any) -> contextlib.AbstractContextManager[object]:
         """Launch on a stream that waits for no step; it brings its device with it."""
