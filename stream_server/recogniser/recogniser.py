@@ -35,7 +35,7 @@ from stream_server.recogniser.interface import (
     Utterance,
 )
 from stream_server.recogniser.memory import fetch, send
-from stream_server.recogniser.network import Heard, Listener, Network, TextCodec
+from stream_server.recogniser.network import Heard, Keeper, Listener, Network, TextCodec
 from stream_server.recogniser.support import GuardConfig, confidence, keep, support
 from stream_server.recogniser.tokenizer import END
 
@@ -51,7 +51,7 @@ class DiffusionRow:
     cache: PromptCache
     ctc: CtcFrames
     canvas: Tensor
-    """[canvas], tokens of the next step's input."""
+    """[canvas], tokens of the next step's input; where the network keeps them, of the first's."""
     generator: torch.Generator
     steps_done: int = 0
     begun: int = 0
@@ -68,6 +68,10 @@ class DiffusionRow:
     """The last step's best tokens."""
     unchanged: int = 0
     """Steps for which the best tokens have not changed."""
+    is_laid: bool = False
+    """Whether all that its next step needs is in the network."""
+    rewind: Tensor | None = None
+    """The generator's state before noise was drawn for a step that may not come."""
 
 
 class _Hearing:
@@ -121,7 +125,8 @@ class _Flight:
     """A step that was launched."""
 
     rows: list[DiffusionRow]
-    result: StepResult
+    result: StepResult | None
+    """None where it stays in the network."""
     fetched: Callable[[], Sequence[Tensor]]
     """Waits for the best tokens, their entropies and probabilities."""
 
@@ -131,6 +136,12 @@ def _stack(parts: list[Tensor]) -> Tensor:
     if len({len(part) for part in parts}) == 1:
         return torch.stack(parts)
     return pad_sequence(parts, batch_first=True)
+
+
+def _merge(rows: Sequence[DiffusionRow]) -> PromptCache:
+    """Return the prompts of rows as one batch."""
+    caches = [row.cache for row in rows]
+    return caches[0].merge(caches)
 
 
 def _ready(row: Row) -> DiffusionRow | None:
@@ -237,6 +248,10 @@ class DiffusionRecogniser:
 
     def _lay_canvas(self, row: DiffusionRow, draft: list[int], width: int, steps: int) -> None:
         """Give a row a canvas of noise, begun from a draft if there is one; or of masks."""
+        if row.rewind is not None:
+            # Noise was drawn for a step on the canvas before, and there is none.
+            row.generator.set_state(row.rewind)
+        row.is_laid, row.rewind = False, None
         row.canvas = random_tokens(row.generator, width, self._model.vocabulary)
         draft = [*draft[: width - 1], END] if draft else []
         if self.sampler.is_absorbing:
@@ -283,10 +298,12 @@ class DiffusionRecogniser:
             if not ready:
                 return []
             flight = self._launch(list(ready.values()))
+            self._prepare(flight.rows, [])
         else:
-            # The device works: time to listen, and to wait for what was said.
+            # The device works: time to listen, and to prepare the next step.
             self._begin_to_listen(rows)
-            self._lay_out(rows)
+            self._prepare(flight.rows, [])
+            self._prepare([], [row for row in self._lay_out(rows) if row not in flight.rows])
         found = dict(zip(ready, self._read(flight), strict=True))
         return [
             found[index] if index in found else Hypothesis((), (), (), step=0, is_final=False)
@@ -311,26 +328,64 @@ class DiffusionRecogniser:
 
     def _launch(self, own: list[DiffusionRow]) -> _Flight:
         """Launch the network's step."""
+        if isinstance(self._model, Keeper):
+            self._lay(self._model, [row for row in own if not row.is_laid])
+            told = self._model.run([len(row.canvas) for row in own], self._caches(own))
+            for row in own:
+                row.is_laid, row.rewind = False, None
+            return _Flight(own, None, fetch(told))
+        result = self._model.step(self._input(own), self._caches(own))
+        return _Flight(own, result, fetch([result.argmax, result.entropy, result.probability]))
+
+    def _input(self, own: Sequence[DiffusionRow]) -> StepInput:
+        """Return what a step of rows begins with."""
         sizes = [len(row.canvas) for row in own]
         evidence = None
         if any(row.evidence is not None for row in own):
             evidence = self._fill([row.evidence for row in own], sizes, self._model.vocabulary)
         done = [row.steps_done - row.begun for row in own]
-        config = self._sampler
-        state = StepInput(
+        return StepInput(
             canvas=_stack([row.canvas for row in own]),
             sizes=tuple(sizes),
             conditioning=self._fill(
                 [row.conditioning for row in own], sizes, self._model.conditioning_size
             ),
             conditioned=tuple(row.conditioning is not None for row in own),
-            temperature=temperatures(done, [row.limit for row in own], config, self._device),
+            temperature=self._temperatures(own, done),
             left=tuple(row.limit - each - 1 for row, each in zip(own, done, strict=True)),
             generators=tuple(row.generator for row in own),
             evidence=evidence,
         )
-        result = self._model.step(state, self._caches(own))
-        return _Flight(own, result, fetch([result.argmax, result.entropy, result.probability]))
+
+    def _temperatures(self, own: Sequence[DiffusionRow], done: Sequence[int]) -> Tensor:
+        return temperatures(done, [row.limit for row in own], self._sampler, self._device)
+
+    def _lay(self, keeper: Keeper, own: Sequence[DiffusionRow]) -> None:
+        """Lay the canvases of rows in the network."""
+        if own:
+            keeper.lay(self._input(own), _merge(own))
+        for row in own:
+            row.is_laid = True
+
+    def _prepare(self, running: Sequence[DiffusionRow], fresh: Sequence[DiffusionRow]) -> None:
+        """Set all that a next step needs, behind the one that runs, where the network keeps it.
+
+        Args:
+            running: rows of the step that runs; who begins again on a larger canvas, or ends, is
+                told apart from who goes on by its steps; one that ends before has been prepared in
+                vain.
+            fresh: rows that have not been stepped.
+        """
+        if not isinstance(self._model, Keeper):
+            return
+        self._lay(self._model, fresh)
+        own = [row for row in running if row.steps_done + 1 - row.begun < row.limit]
+        if not own:
+            return
+        for row in own:
+            row.is_laid, row.rewind = True, row.generator.get_state()
+        heat = self._temperatures(own, [row.steps_done + 1 - row.begun for row in own])
+        self._model.stir(heat, [row.generator for row in own], _merge(own))
 
     def _read(self, flight: _Flight) -> list[Hypothesis]:
         """Wait for a step, and say what each row has come to."""
@@ -339,9 +394,10 @@ class DiffusionRecogniser:
         hypotheses = []
         for index, row in enumerate(flight.rows):
             size = len(row.canvas)
-            # Views: every step's result has memory of its own.
-            row.canvas = result.canvas[index, :size]
-            row.conditioning = result.conditioning[index, :size]
+            if result is not None:
+                # Views: every step's result has memory of its own.
+                row.canvas = result.canvas[index, :size]
+                row.conditioning = result.conditioning[index, :size]
             row.steps_done += 1
             tokens = best[index][:size]
             row.unchanged = row.unchanged + 1 if tokens == row.argmax else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from stream_server.recogniser.interface import Hypothesis, Utterance, run_to_end
 from stream_server.recogniser.kernels.choice import fused_kernels, plain_kernels
 from stream_server.recogniser.memory import fetch
 from stream_server.recogniser.model import CanvasConfig
+from stream_server.recogniser.network import Keeper
 from stream_server.recogniser.projector import ProjectorConfig
 from stream_server.recogniser.published import LoraShape, PublishedConfig, PublishedModel
 from stream_server.recogniser.recogniser import DiffusionRecogniser
@@ -233,6 +235,60 @@ def test_few_words_of_conditioning_approximate_all(model: PublishedModel) -> Non
     assert not torch.allclose(softs[0], softs[2], atol=1e-2)
 
 
+@dataclass
+class Forgetful:
+    """A device model that is asked for whole steps alone: nothing is prepared behind another."""
+
+    inner: DeviceModel
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("lay", "stir", "run"):
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize("stability", [0, 1, 99])
+@pytest.mark.parametrize("are_endless", [False, True])
+def test_what_stays_in_the_network_decodes_as_what_is_brought(
+    model: PublishedModel, stability: int, are_endless: bool
+) -> None:
+    """Also where a text is done before its last step, and begins again on a larger canvas."""
+    said = []
+    for network in (
+        Forgetful(DeviceModel(copy.deepcopy(model), plain_kernels(), ROWS)),
+        DeviceModel(model, plain_kernels(), ROWS),
+    ):
+        assert isinstance(network, Keeper) is isinstance(network, DeviceModel)
+        recogniser = DiffusionRecogniser(network, NumberCodec(model.vocabulary), CPU, 6)
+        if are_endless:
+            recogniser._tokenizer.ends = frozenset()  # type: ignore[misc]
+        recogniser._sampler = SamplerConfig(3.0, stability=stability, confidence=100.0)
+        chance = np.random.default_rng(4)
+        rows: list[Any] = []
+        told: list[list[Hypothesis]] = []
+        for turn in range(40):
+            if turn < 12 and len(rows) < ROWS:
+                pcm = chance.normal(0, 0.1, 6_000 + 2_000 * turn).astype(np.float32)
+                rows += recogniser.start([Utterance(pcm, steps=3 + turn % 4, seed=turn)])
+            # Some are paused now and then.
+            own = [row for row in rows if row.utterance.seed % 3 or turn % 2] or rows
+            found = list(recogniser.step(own))
+            told.append(found)
+            gone = [row for row, each in zip(own, found, strict=True) if each.is_final]
+            recogniser.release(gone)
+            rows = [row for row in rows if row not in gone]
+            if not rows and turn > 12:
+                break
+        assert not rows
+        said.append(told)
+    assert said[0] == said[1]
+    finals = [each for found in said[0] for each in found if each.is_final]
+    assert len(finals) >= 6
+    if are_endless:
+        longest = max(each.step for each in finals)
+        assert longest == (2 if stability == 0 else 9), "a larger canvas gets half the steps again"
+
+
 def transcribe(network: Any, device: torch.device, is_beside: bool) -> list[Hypothesis]:
     """Decode three utterances, which all need a larger canvas; or two of them join the first.
 
@@ -318,9 +374,9 @@ def test_a_new_row_joins_the_step_after_the_one_that_runs(model: PublishedModel)
     fast = DeviceModel(model, plain_kernels(), ROWS)
     recogniser = DiffusionRecogniser(fast, NumberCodec(fast.vocabulary), CPU, 6)
     calls: list[str] = []
-    begin, step = fast.begin, fast.step
+    begin, run = fast.begin, fast.run
     fast.begin = lambda *audio: (calls.append("listen"), begin(*audio))[1]  # type: ignore[method-assign, func-returns-value]
-    fast.step = lambda *state: (calls.append("step"), step(*state))[1]  # type: ignore[method-assign, func-returns-value]
+    fast.run = lambda *state: (calls.append("step"), run(*state))[1]  # type: ignore[method-assign, func-returns-value]
     pcm = np.random.default_rng(2).normal(0, 0.1, 8_000).astype(np.float32)
     rows = list(recogniser.start([Utterance(pcm, steps=6)]))
     recogniser.step(rows)
