@@ -160,6 +160,8 @@ class DiffusionRecogniser:
         config = model.config
         model.to(device)
         self._model = model
+        self._listener = model if isinstance(model, Listener) else None
+        self._keeper = model if isinstance(model, Keeper) else None
         self._tokenizer = tokenizer
         self._device = device
         self._sampler = config.sampler
@@ -220,8 +222,8 @@ class DiffusionRecogniser:
             pcm[row, : len(utterance.pcm)] = utterance.pcm
         languages = [self._tokenizer.language(utterance.language) for utterance in utterances]
         audio = torch.from_numpy(pcm), torch.tensor(sizes), torch.tensor(languages)
-        if isinstance(self._model, Listener):
-            hearing = _Hearing(partial(self._model.begin, *audio))
+        if self._listener is not None:
+            hearing = _Hearing(partial(self._listener.begin, *audio))
             return [ListeningRow(each, hearing, index) for index, each in enumerate(utterances)]
         cache, frames = self._model.hear(*(each.to(self._device) for each in audio))
         return [
@@ -328,9 +330,9 @@ class DiffusionRecogniser:
 
     def _launch(self, own: list[DiffusionRow]) -> _Flight:
         """Launch the network's step."""
-        if isinstance(self._model, Keeper):
-            self._lay(self._model, [row for row in own if not row.is_laid])
-            told = self._model.run([len(row.canvas) for row in own], self._caches(own))
+        if self._keeper is not None:
+            self._lay(self._keeper, [row for row in own if not row.is_laid])
+            told = self._keeper.run([len(row.canvas) for row in own], self._caches(own))
             for row in own:
                 row.is_laid, row.rewind = False, None
             return _Flight(own, None, fetch(told))
@@ -371,21 +373,20 @@ class DiffusionRecogniser:
         """Set all that a next step needs, behind the one that runs, where the network keeps it.
 
         Args:
-            running: rows of the step that runs; who begins again on a larger canvas, or ends, is
-                told apart from who goes on by its steps; one that ends before has been prepared in
-                vain.
+            running: rows of the step that runs. For whom it is the last on its canvas is known by
+                its number; who is done sooner has been prepared in vain.
             fresh: rows that have not been stepped.
         """
-        if not isinstance(self._model, Keeper):
+        if self._keeper is None:
             return
-        self._lay(self._model, fresh)
+        self._lay(self._keeper, fresh)
         own = [row for row in running if row.steps_done + 1 - row.begun < row.limit]
         if not own:
             return
         for row in own:
             row.is_laid, row.rewind = True, row.generator.get_state()
         heat = self._temperatures(own, [row.steps_done + 1 - row.begun for row in own])
-        self._model.stir(heat, [row.generator for row in own], _merge(own))
+        self._keeper.stir(heat, [row.generator for row in own], _merge(own))
 
     def _read(self, flight: _Flight) -> list[Hypothesis]:
         """Wait for a step, and say what each row has come to."""
@@ -449,7 +450,7 @@ class DiffusionRecogniser:
         if finished:
             # Of the row only this is kept: its slot is to be free at once.
             rest = partial(self._worded, said, row.ctc, len(row.utterance.pcm), self._guard)
-            return replace(said, rest=rest) if isinstance(self._model, Listener) else rest()
+            return replace(said, rest=rest) if self._listener else rest()
         if row.utterance.trace:
             # A canvas on its way is shown as it is.
             return self._worded(said, row.ctc, len(row.utterance.pcm), GuardConfig(0, 0))

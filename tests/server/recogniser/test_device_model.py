@@ -241,6 +241,9 @@ class Forgetful:
 
     inner: DeviceModel
 
+    def begin(self, *audio: Tensor) -> Any:
+        return self.inner.begin(*audio)
+
     def __getattr__(self, name: str) -> Any:
         if name in ("lay", "stir", "run"):
             raise AttributeError(name)
