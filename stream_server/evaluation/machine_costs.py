@@ -36,14 +36,16 @@ class MachineCosts:
     listen: tuple[float, float]
     """To listen: of each start, and more for each row."""
     turn: tuple[float, float]
-    """Of the host, in which the device waits: of each turn, and more for each row in it."""
+    """Of the host, in which the device waits: of each turn, and more for each row in it; see
+    ``launched_first``."""
     begin: float
     """Of the host, more for a turn that begins to listen."""
     words: float
     """Of the host, more for each row that ends: its text is aligned."""
-    is_launched_first: bool = True
-    """Whether texts are aligned and listening begins behind the launch of a step; what was measured
-    up to 2026-11-28 did both before it."""
+    launched_first: tuple[float, float] | None = (0.6, 0.2)
+    """What is left of ``turn`` where a step is launched before the texts of the one before are
+    aligned and before listening begins, and its inputs are there already: a guess. None does all of
+    it before the launch, as what was measured up to 2026-11-28."""
     hidden: float = 0.6
     """Of listening, what vanishes behind a step that runs beside it; a guess."""
     canvases: tuple[int, ...] = (32, 64)
@@ -96,7 +98,8 @@ class MachineCosts:
 
     def between(self, rows: int) -> float:
         """Return what the host takes between two steps, in the second of which ``rows`` are."""
-        return self.turn[0] + self.turn[1] * rows
+        always, each = self.turn if self.launched_first is None else self.launched_first
+        return always + each * rows
 
     def canvas(self, seconds: float) -> int:
         """Return the places of the canvas of so much audio."""

@@ -100,7 +100,7 @@ class TimedRecogniser:
         listening = self.costs.start(len(own) - len(ready))
         delay = self.costs.words * self.texts + (self.costs.begin if listening else 0.0)
         self.texts = 0
-        if not self.costs.is_launched_first:
+        if self.costs.launched_first is None:
             self._wait(delay)
             delay = 0.0
         if not ready:
@@ -249,7 +249,7 @@ class _Stage:
         self._rows.start({each.number: each.request.utterance for each in plan.admit})
         result = self._rows.step(plan.step)
         ended = sum(each.is_final for each in result.hypotheses.values())
-        if not self._costs.is_launched_first:
+        if self._costs.launched_first is None:
             self.clock.now += self._costs.words * ended / 1000
         ends = self.clock.now
         self.clock.now = before
@@ -262,7 +262,7 @@ class _Stage:
             do()
         self.clock.now = ends
         replies = self._scheduler.complete(result.hypotheses, {}, ends)
-        if not ended or not self._costs.is_launched_first:
+        if not ended or self._costs.launched_first is None:
             self._replies += replies
             self._answer()
             return ends

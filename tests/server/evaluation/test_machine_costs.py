@@ -26,7 +26,8 @@ def test_a_start_costs_something_and_more_for_each_row() -> None:
 
 
 def test_the_host_takes_its_time_between_two_steps() -> None:
-    assert COSTS.between(4) == 1.5
+    assert replace(COSTS, launched_first=None).between(4) == 1.5
+    assert replace(COSTS, launched_first=(0.25, 0.125)).between(4) == 0.75
 
 
 def test_a_canvas_is_as_long_as_its_audio_and_there_is_a_larger_one() -> None:
