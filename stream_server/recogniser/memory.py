@@ -25,7 +25,7 @@ def send(numbers: Sequence[int] | Sequence[Sequence[int]], device: torch.device)
 
 
 def ship(host: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the host's on ``device``, without waiting; it may be changed at once."""
+    """Return a tensor of the host's on ``device``, without waiting; on a CPU it is the same."""
     if device.type != "cuda" or not host.numel():
         return host.to(device)
     # The allocator keeps pinned memory until the copy is done.

@@ -448,15 +448,16 @@ def test_neither_listening_nor_a_step_waits_for_the_device(model: PublishedModel
             assert slept.query()
             sleep()
             result = fast.step(state, cache)
-            wait = fetch([result.argmax])
             is_launched = not slept.query()
-            # What follows is of other streams, and none of it waits for the step.
-            finish = fast.begin(*sound, said)
-            finish()
+            torch.cuda.synchronize()
+            # Neither what it told, nor listening, nor words wait for what is launched behind it.
+            result = fast.step(state, cache)
+            wait = fetch([result.argmax])
+            sleep()
+            wait()
+            fast.begin(*sound, said)()
             spans = frames[0].align([5, 6])
             is_beside = not slept.query()
-            wait()
-            assert slept.query()
             torch.cuda.synchronize()
     assert spans
     assert is_begun
