@@ -36,11 +36,16 @@ class MachineCosts:
     listen: tuple[float, float]
     """To listen: of each start, and more for each row."""
     turn: tuple[float, float]
-    """Of the host, in which the device waits: of each turn, and more for each row in it."""
+    """Of the host, in which the device waits: of each turn, and more for each row in it; see
+    ``launched_first``."""
     begin: float
     """Of the host, more for a turn that begins to listen."""
     words: float
     """Of the host, more for each row that ends: its text is aligned."""
+    launched_first: tuple[float, float] | None = (0.6, 0.2)
+    """What is left of ``turn`` where a step is launched before the texts of the one before are
+    aligned and before listening begins, and its inputs are there already: a guess. None does all of
+    it before the launch, as what was measured up to 2026-11-28."""
     hidden: float = 0.6
     """Of listening, what vanishes behind a step that runs beside it; a guess."""
     canvases: tuple[int, ...] = (32, 64)
@@ -80,21 +85,21 @@ class MachineCosts:
         units, took = zip(*self.steps, strict=True)
         return float(np.interp(canvases + self.prompt * prompts, units, took))
 
-    def beside(self, step: float, listening: float) -> float:
-        """Return what a step and listening take that run at a time."""
-        behind = self.hidden * listening
-        return max(step, behind) + listening - behind
-
-    def host(self, rows: int, new: int, ended: int) -> float:
-        """Return what a turn takes beside the device.
+    def beside(self, step: float, listening: float, delay: float = 0.0) -> float:
+        """Return what a step and listening take that run at a time.
 
         Args:
-            rows: that are in it.
-            new: those of them that are listened to.
-            ended: those of them that it was the last turn of.
+            step: alone.
+            listening: alone.
+            delay: between the launch of the step and the beginning of listening.
         """
-        begin = self.begin if new else 0.0
-        return self.turn[0] + self.turn[1] * rows + begin + self.words * ended
+        behind = self.hidden * listening
+        return max(step, delay + behind) + listening - behind
+
+    def between(self, rows: int) -> float:
+        """Return what the host takes between two steps, in the second of which ``rows`` are."""
+        always, each = self.turn if self.launched_first is None else self.launched_first
+        return always + each * rows
 
     def canvas(self, seconds: float) -> int:
         """Return the places of the canvas of so much audio."""

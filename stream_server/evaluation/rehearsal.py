@@ -80,6 +80,8 @@ class TimedRecogniser:
     chance: random.Random
     busy: float = field(default=0.0, init=False)
     """Seconds of computing."""
+    texts: int = field(default=0, init=False)
+    """That are still to be aligned, behind the launch of the next step."""
 
     def warm_up(self) -> None:
         """There is nothing to warm."""
@@ -96,12 +98,21 @@ class TimedRecogniser:
         own = [row for row in rows if isinstance(row, _Row)]
         ready = [row for row in own if row.is_heard]
         listening = self.costs.start(len(own) - len(ready))
+        delay = self.costs.words * self.texts + (self.costs.begin if listening else 0.0)
+        self.texts = 0
+        if self.costs.launched_first is None:
+            self._wait(delay)
+            delay = 0.0
         if not ready:
-            self._pass(listening)
-            ready, listening = own, 0.0
+            # What is to be told is told while they are listened to.
+            begin = self.costs.begin if delay else 0.0
+            self._wait(begin)
+            self._pass(max(listening, delay - begin))
+            ready, listening, delay = own, 0.0, 0.0
+        self._wait(self.costs.between(len(own)))
         new = [row.seconds for row in ready if not row.step]
         step = self.costs.step([row.canvas for row in ready], new)
-        self._pass(self.costs.beside(step, listening))
+        self._pass(self.costs.beside(step, listening, delay))
         for row in ready:
             row.step += 1
             self._grow(row)
@@ -121,8 +132,12 @@ class TimedRecogniser:
             row.canvas = larger
             row.limit += max(2, row.utterance.steps // 2)
 
-    def _pass(self, milliseconds: float) -> None:
+    def _wait(self, milliseconds: float) -> None:
+        """Take time of the host, in which the device has nothing to do."""
         self.clock.now += milliseconds / 1000
+
+    def _pass(self, milliseconds: float) -> None:
+        self._wait(milliseconds)
         self.busy += milliseconds / 1000
 
 
@@ -234,8 +249,9 @@ class _Stage:
         self._rows.start({each.number: each.request.utterance for each in plan.admit})
         result = self._rows.step(plan.step)
         ended = sum(each.is_final for each in result.hypotheses.values())
-        host = self._costs.host(len(plan.step), len(plan.admit), ended)
-        ends = self.clock.now + host / 1000
+        if self._costs.launched_first is None:
+            self.clock.now += self._costs.words * ended / 1000
+        ends = self.clock.now
         self.clock.now = before
         if plan.step:
             self.turns += 1
@@ -245,9 +261,26 @@ class _Stage:
             self.clock.now, _, do = heapq.heappop(self._events)
             do()
         self.clock.now = ends
-        self._replies += self._scheduler.complete(result.hypotheses, {}, ends)
-        self._answer()
-        return ends
+        replies = self._scheduler.complete(result.hypotheses, {}, ends)
+        if not ended or self._costs.launched_first is None:
+            self._replies += replies
+            self._answer()
+            return ends
+        words = self._costs.words * ended / 1000
+        if self._scheduler.pause(ends) == 0:
+            # The next step is launched first.
+            self.model.texts = ended
+            self.at(ends + self._costs.between(len(plan.step)) / 1000 + words, self._tell(replies))
+            return ends
+        self.at(ends + words, self._tell(replies))
+        return ends + words
+
+    def _tell(self, replies: Sequence[Outcome]) -> Callable[[], None]:
+        def tell() -> None:
+            self._replies += replies
+            self._answer()
+
+        return tell
 
     def _answer(self) -> None:
         while self._replies:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stream_server.recogniser.memory import ship
 from stream_server.recogniser.tokenizer import UNKNOWN
 
 MASK = UNKNOWN
@@ -126,7 +127,7 @@ def temperatures(
         config.t_min + spread * (total - done) / total
         for done, total in zip(steps_done, steps, strict=True)
     ]
-    return torch.tensor(values, device=device)
+    return ship(torch.tensor(values), device)
 
 
 def draw_noise(

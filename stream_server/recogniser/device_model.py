@@ -20,15 +20,17 @@ from torch import Tensor, nn
 
 from stream_server.config import RecogniserConfig
 from stream_server.errors import ModelError
+from stream_server.recogniser.alignment import CtcFrames, TokenSpan
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import StepInput, StepResult
 from stream_server.recogniser.denoiser import Denoiser, Outcome
+from stream_server.recogniser.draft import Logs
 from stream_server.recogniser.features import HOP
 from stream_server.recogniser.graphs import Graphs
 from stream_server.recogniser.kernels.choice import Kernels, pick_kernels
 from stream_server.recogniser.leases import Leases, SlotPrompts
-from stream_server.recogniser.memory import send
-from stream_server.recogniser.network import Heard, Network
+from stream_server.recogniser.memory import send, ship
+from stream_server.recogniser.network import Heard, Network, Told
 from stream_server.recogniser.published import PublishedConfig, PublishedModel
 from stream_server.recogniser.units import PROMPT_UNITS, UNITS, bucket, split_rows
 
@@ -40,6 +42,35 @@ SPARE = 8
 """Slots beyond the most rows: of rows that have ended, but that something still holds."""
 Report = Callable[[str, int, int], None]
 """Told what goes on, how many parts of it are done, and of how many."""
+
+
+class _FramesBeside:
+    """CTC frames that are aligned while a step runs, and wait for no other work of the device."""
+
+    def __init__(
+        self, frames: CtcFrames, beside: Callable[[], contextlib.AbstractContextManager[object]]
+    ) -> None:
+        """Wrap frames.
+
+        Args:
+            frames: that the host has waited for.
+            beside: makes the stream on which they are aligned the current one.
+        """
+        self._frames = frames
+        self._beside = beside
+
+    def draft(self) -> list[int]:
+        """See ``alignment.CtcFrames``."""
+        return self._frames.draft()
+
+    def evidence(self, draft: Sequence[int], width: int, weight: float) -> Logs | None:
+        """See ``alignment.CtcFrames``."""
+        return self._frames.evidence(draft, width, weight)
+
+    def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
+        """See ``alignment.CtcFrames``."""
+        with self._beside():
+            return self._frames.align(tokens)
 
 
 def _fill(rows: Tensor, count: int) -> Tensor:
@@ -82,12 +113,20 @@ class DeviceModel:
         self._unread: dict[int, int] = {}
         """Units of the prompts that have not been run, by slot."""
         self._device = self._denoiser.embedding.device
+        # Written over by each step; a read that was launched before it has been done by then.
+        self._told = self._nothing_told(self._scratch + 1, widths[-1])
         self._graphs: Graphs[Any] = Graphs(self._device)
         # Run beside those of steps, so of another pool of memory.
         self._ears: Graphs[Tensor] = Graphs(self._device)
         self._ear: Any = None
+        self._pen: Any = None
+        """The stream on which texts are aligned: little work, which somebody waits for."""
+        self._before: Any = None
+        """What was launched before the last step."""
         if self._device.type == "cuda":
             self._ear = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._pen = torch.cuda.Stream(self._device, priority=-1)  # type: ignore[no-untyped-call]
+            self._before = torch.cuda.current_stream(self._device).record_event()
 
     @property
     def config(self) -> PublishedConfig:
@@ -181,22 +220,23 @@ class DeviceModel:
 
     def hear(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Heard:
         """Turn audio into prompts and CTC frames; see ``network.Network`` and :meth:`begin`."""
-        return self.begin(pcm, lengths, languages)()
+        return self.begin(pcm.cpu(), lengths.cpu(), languages.cpu())()
 
     def begin(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Callable[[], Heard]:
-        """Begin to listen, beside the step that is launched next; see ``network.Listener``.
+        """Begin to listen, beside the step that was launched last; see ``network.Listener``.
 
-        Prompts are only laid out: each is run in its row's first step.
+        Prompts are only laid out: each is run in its row's first step. A slot that is free is in no
+        step: who had it was told of the last one that it was in, so that one is over.
 
         Raises:
             Overloaded: there are more rows than slots.
         """
         said, samples = languages.tolist(), lengths.tolist()
         leases = self._leases.take(len(samples))
-        if self._ear is not None:  # the audio is on its way there on the other stream
-            self._ear.wait_stream(torch.cuda.current_stream(self._device))
-        with self._here(), self._beside():
-            tokens = self._listen(pcm, lengths)
+        if self._ear is not None:
+            self._ear.wait_event(self._before)
+        with self._on(self._ear):
+            tokens = self._listen(ship(pcm, self._device), ship(lengths, self._device))
             embeddings, positions = self._model.prompt(tokens, said, samples)
             prompts = SlotPrompts.of(positions, leases)
             state = self._denoiser.slots
@@ -204,23 +244,21 @@ class DeviceModel:
             # Of slots that are in no step.
             state.heard[own, : embeddings.shape[1]] = embeddings.to(state.heard.dtype)
             state.prompts[own] = positions
-        # The audio is held until it has been read: it is the other stream's memory.
-        return functools.partial(self._finish, tokens, samples, prompts, (pcm, lengths))
+        return functools.partial(self._finish, tokens, samples, prompts)
 
-    def _finish(
-        self, tokens: Tensor, samples: list[int], prompts: SlotPrompts, held: object
-    ) -> Heard:
+    def _finish(self, tokens: Tensor, samples: list[int], prompts: SlotPrompts) -> Heard:
         """Wait for what was listened to, but for no step."""
-        with self._here(), self._beside():
+        with self._on(self._ear):
             frames = self._model.frames(tokens, samples, self._denoiser.read_head)
             counts = prompts.lengths.tolist()
         for slot, count in zip(prompts.slots, counts, strict=True):
             self._unread[slot] = -(-count // self._denoiser.unit)
-        return prompts, frames
+        beside = functools.partial(self._on, self._pen)
+        return prompts, [_FramesBeside(each, beside) for each in frames]
 
-    def _beside(self) -> contextlib.AbstractContextManager[object]:
-        """Launch on the stream of listening, which waits for no step."""
-        return contextlib.nullcontext() if self._ear is None else torch.cuda.stream(self._ear)
+    def _on(self, stream: Any) -> contextlib.AbstractContextManager[object]:
+        """Launch on a stream that waits for no step; it brings its device with it."""
+        return contextlib.nullcontext() if stream is None else torch.cuda.stream(stream)
 
     def _listen(self, pcm: Tensor, lengths: Tensor) -> Tensor:
         """Turn audio into audio tokens [rows, tokens, hidden] in the decoder's precision."""
@@ -263,82 +301,95 @@ class DeviceModel:
         return call(*inputs)
 
     def step(self, rows: StepInput, cache: PromptCache) -> StepResult:
-        """Run one denoising step; see ``network.Network``."""
-        if not isinstance(cache, SlotPrompts):
-            raise TypeError("these prompts are not in slots: they come from another network")
-        unit = self._denoiser.unit
-        with self._here():
-            # One transfer for both.
-            own, widths = send([cache.slots, rows.sizes], self._device)
-            self._lay_out(rows, own, widths)
-            sizes = [-(-size // unit) for size in rows.sizes]
-            found = None
-            for group in split_rows(sizes, self._units[-1]):
-                found = self._advance(group, [cache.slots[row] for row in group], sizes, found)
-            assert found is not None
+        """Run one denoising step from given canvases; see ``network.Network``."""
+        self.lay(rows, cache)
+        argmax, entropy, probability = self.run(rows.sizes, cache)
         state, width = self._denoiser.slots, rows.canvas.shape[1]
+        own = self._slots(cache)
         valid = torch.arange(width, device=self._device) < state.widths[own][:, None]
         soft = state.soft[own, :width].to(rows.conditioning.dtype)
         return StepResult(
             canvas=state.canvas[own, :width] * valid,
-            argmax=found.argmax[:, :width],
+            argmax=argmax * valid,
             conditioning=soft * valid[..., None],
-            entropy=found.entropy[:, :width],
-            probability=found.probability[:, :width],
-            accepted=found.accepted[:, :width],
+            entropy=entropy * valid,
+            probability=probability * valid,
+            accepted=self._told.accepted[own, :width] & valid,
         )
 
-    def _lay_out(self, rows: StepInput, own: Tensor, widths: Tensor) -> None:
-        """Put the state of rows into their own slots."""
-        state, width = self._denoiser.slots, rows.canvas.shape[1]
-        state.canvas[own, :width] = rows.canvas
-        state.soft[own, :width] = rows.conditioning.to(state.soft.dtype)
-        state.widths[own] = widths
-        state.heat[own] = rows.temperature
-        seeds = torch.empty(len(rows.sizes), dtype=torch.long, device=self._device)
-        for row, generator in enumerate(rows.generators):
-            seeds[row : row + 1].random_(generator=generator)
-        state.seeds[own] = seeds
+    def _slots(self, cache: PromptCache) -> Tensor:
+        return send(_own(cache).slots, self._device)
 
-    def _advance(
-        self, group: list[int], slots: list[int], sizes: Sequence[int], found: Outcome | None
-    ) -> Outcome:
-        """Run the step of one group.
+    def lay(self, rows: StepInput, cache: PromptCache) -> None:
+        """Put the state of rows into their slots; see ``network.Keeper``."""
+        state, width = self._denoiser.slots, rows.canvas.shape[1]
+        with self._here():
+            # One transfer for both.
+            own, widths = send([_own(cache).slots, rows.sizes], self._device)
+            state.canvas[own, :width] = rows.canvas
+            state.soft[own, :width] = rows.conditioning.to(state.soft.dtype)
+            state.widths[own] = widths
+            self.stir(rows.temperature, rows.generators, cache)
+
+    def stir(
+        self, temperature: Tensor, generators: Sequence[torch.Generator], cache: PromptCache
+    ) -> None:
+        """Set the temperatures and draw the seeds of a next step; see ``network.Keeper``."""
+        state = self._denoiser.slots
+        with self._here():
+            own = self._slots(cache)
+            seeds = torch.empty(len(generators), dtype=torch.long, device=self._device)
+            for row, generator in enumerate(generators):
+                seeds[row : row + 1].random_(generator=generator)
+            state.seeds[own] = seeds
+            state.heat[own] = temperature
+
+    def run(self, sizes: Sequence[int], cache: PromptCache) -> Told:
+        """Run one denoising step; see ``network.Keeper``."""
+        slots, unit = _own(cache).slots, self._denoiser.unit
+        counts = [-(-size // unit) for size in sizes]
+        with self._here():
+            if self._ear is not None:
+                self._before = torch.cuda.current_stream(self._device).record_event()
+            for group in split_rows(counts, self._units[-1]):
+                self._advance(
+                    [(slots[row], part) for row in group for part in range(counts[row])],
+                    [slots[row] for row in group],
+                )
+            own, width, told = self._slots(cache), max(sizes), self._told
+            every = (told.argmax, told.entropy, told.probability)
+            argmax, entropy, probability = (each[own, :width] for each in every)
+        return argmax, entropy, probability
+
+    def _advance(self, units: list[tuple[int, int]], slots: list[int]) -> None:
+        """Run the step of one group, and keep what it tells.
 
         Args:
-            group: numbers of its rows.
-            slots: of these rows.
-            sizes: units of every row's canvas.
-            found: what groups before it told.
-
-        Returns:
-            The same, with what this one tells in its rows' places.
+            units: of its canvases, the slot and part of each.
+            slots: of its rows.
         """
-        units = [
-            (slot, row, part)
-            for slot, row in zip(slots, group, strict=True)
-            for part in range(sizes[row])
-        ]
         new = self.read(slots, PROMPT_UNITS[-1])
         key = ("step", bucket(len(units), self._units), bucket(len(new), PROMPT_UNITS))
-        canvases = self._fill_units([(slot, part) for slot, _, part in units], key[1])
+        canvases = self._fill_units(units, key[1])
         outcome: Outcome = self._run(key, self._step, (*canvases, *self._fill_units(new, key[2])))
         # From here on the device has a step to do: what is launched now keeps nobody waiting.
-        at = send([row for _, row, _ in units], self._device)
-        parts = canvases[1][: len(units)]
-        if found is None:
-            found = self._nothing_found(len(sizes), max(sizes))
+        at, parts = (each[: len(units)] for each in canvases)
         for name in ("argmax", "entropy", "probability", "accepted"):
-            place: Tensor = getattr(found, name)
+            place: Tensor = getattr(self._told, name)
             told: Tensor = getattr(outcome, name)[: len(units)]
-            place.view(len(sizes), -1, self._denoiser.unit)[at, parts] = told.to(place.dtype)
-        return found
+            place.view(len(place), -1, self._denoiser.unit)[at, parts] = told.to(place.dtype)
 
-    def _nothing_found(self, rows: int, units: int) -> Outcome:
-        """Return places for what a step tells of so many rows of so many units."""
+    def _nothing_told(self, slots: int, width: int) -> Outcome:
+        """Return places for what the last step of each slot tells."""
         kinds = (torch.long, torch.float32, torch.float32, torch.bool)
-        shape = (rows, units * self._denoiser.unit)
+        shape = (slots, width)
         return Outcome(*(torch.zeros(shape, dtype=kind, device=self._device) for kind in kinds))
+
+
+def _own(cache: PromptCache) -> SlotPrompts:
+    if not isinstance(cache, SlotPrompts):
+        raise TypeError("these prompts are not in slots: they come from another network")
+    return cache
 
 
 def speed_up(

@@ -9,9 +9,9 @@ Rows differ in length, step count and temperature; they join and leave between s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +87,13 @@ class Hypothesis:
     """The canvas as text after this step, where the utterance is traced."""
     is_guarded: bool = False
     """Whether words were left out because the audio does not support them."""
+    rest: Callable[[], Hypothesis] | None = field(default=None, compare=False, repr=False)
+    """Finds the words of a finished row, where :meth:`Launcher.launch` put that off. It may raise;
+    the row need not be there any more."""
+
+    def whole(self) -> Hypothesis:
+        """Return this with its words."""
+        return self if self.rest is None else self.rest()
 
     @property
     def text(self) -> str:
@@ -126,6 +133,18 @@ class Recogniser(Protocol):
         """Forget rows, finished or not. Never raises."""
 
 
+@runtime_checkable
+class Launcher(Recogniser, Protocol):
+    """A recogniser whose steps may run beside its caller, as on a GPU."""
+
+    def launch(self, rows: Sequence[Row]) -> Callable[[], Sequence[Hypothesis]]:
+        """Begin what ``step`` does; what is returned waits for it, and must be called.
+
+        It says first of all which rows are finished: their words may be put off until the next
+        step is launched, see :attr:`Hypothesis.rest`.
+        """
+
+
 def run_to_end(recogniser: Recogniser, rows: Sequence[Row]) -> list[Hypothesis]:
     """Step rows together until each is finished, and release them: for whoever has no scheduler.
 
@@ -146,6 +165,7 @@ __all__ = [
     "SAMPLE_RATE",
     "Hypothesis",
     "HypothesisWord",
+    "Launcher",
     "Pcm",
     "Recogniser",
     "RecogniserInfo",

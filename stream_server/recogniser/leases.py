@@ -26,8 +26,8 @@ class Leases:
     """Hands out slots 0 to ``count``.
 
     Who drops the last reference to a lease gives its slot back; no call can be forgotten where a
-    row ends by an error. Work is done in one stream, so whatever the old tenant has been promised
-    is done before the next writes.
+    row ends by an error. Whoever drops a row has been told of its last step, so none is in flight;
+    and should one be (after an error), it is before the new tenant's first in the same stream.
     """
 
     def __init__(self, count: int) -> None:

@@ -24,6 +24,10 @@ Heard = tuple[PromptCache, list[CtcFrames]]
 """What :meth:`Network.hear` returns."""
 
 
+Told = tuple[Tensor, Tensor, Tensor]
+"""What a step tells: the best tokens, their entropies and probabilities, [rows, canvas] each."""
+
+
 class NetworkConfig(Protocol):
     """What the recogniser reads of a network's configuration."""
 
@@ -96,7 +100,42 @@ class Listener(Protocol):
     """A network that listens while a step runs."""
 
     def begin(self, pcm: Tensor, lengths: Tensor, languages: Tensor) -> Callable[[], Heard]:
-        """Begin what :meth:`Network.hear` does; what is returned waits for it."""
+        """Begin what :meth:`Network.hear` does; what is returned waits for it.
+
+        The arguments lie on the host. What was launched before the last step is done before it
+        begins, the step itself need not be.
+        """
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A network in which the state of rows stays between their steps.
+
+    So what a step needs is there before it is known who is in it, and nothing is left to do before
+    its launch but to name them.
+    """
+
+    def lay(self, rows: StepInput, cache: PromptCache) -> None:
+        """Lay canvases, and set all that the next step of these rows needs."""
+
+    def stir(
+        self, temperature: Tensor, generators: Sequence[torch.Generator], cache: PromptCache
+    ) -> None:
+        """Set what the next step of rows needs besides what their last one left.
+
+        Args:
+            temperature: [rows].
+            generators: of the rows; each is drawn from once.
+            cache: prompts of the rows.
+        """
+
+    def run(self, sizes: Sequence[int], cache: PromptCache) -> Told:
+        """Run one denoising step of rows.
+
+        Args:
+            sizes: canvas positions of each row.
+            cache: their prompts.
+        """
 
 
 class TextCodec(Protocol):
@@ -119,4 +158,4 @@ class TextCodec(Protocol):
         """Group tokens into words: the text of each, and the places of its tokens."""
 
 
-__all__ = ["Heard", "Listener", "Network", "NetworkConfig", "TextCodec"]
+__all__ = ["Heard", "Keeper", "Listener", "Network", "NetworkConfig", "TextCodec", "Told"]

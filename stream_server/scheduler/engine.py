@@ -1,5 +1,8 @@
 """The one thread that owns the model: ``schedule -> start -> step -> complete``, over and over.
 
+Where a step runs beside this thread, little comes between two steps: which rows are finished, and
+who shares the next. Words of those that are finished are found and told while the next one runs.
+
 The engine is the only caller of the recogniser, and the recogniser is called on no other thread.
 It is woken by an event, never by sleeping, and it knows nothing of sessions or text.
 
@@ -16,7 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -263,25 +266,29 @@ class Engine:
             looks_again = self._looks_again_in() == 0
             plan = self._scheduler.schedule(self._clock())
             outcomes = [*self._take_outbox(), *plan.dropped]
-        self._deliver(outcomes)
+        if not _has_rest(outcomes):
+            self._deliver(outcomes)
+            outcomes = []
         self._rows.release(plan.release)
         began = self._clock()
         failures = self._start(plan.admit)
-        result = self._rows.step(plan.step)
+        end = self._rows.launch(plan.step)
+        # The device works: time for the words of those that the step before finished.
+        self._deliver(outcomes)
+        result = end()
         if plan.step and self._metrics is not None:
             self._metrics.record_step(len(plan.step), self._clock() - began)
         failures.update(result.failures)
         for number, failure in failures.items():
             with structlog.contextvars.bound_contextvars(session=self._stream(number)):
                 _log.error("the model failed on a request", exc_info=failure)
-        # The client learns that it failed, not how: that is in the log.
-        errors: dict[int, ServiceError] = {
-            number: RecognitionFailed("the model failed on this audio") for number in failures
-        }
+        errors: dict[int, ServiceError] = {number: _model_failed() for number in failures}
         with self._changed:
             outcomes = self._scheduler.complete(result.hypotheses, errors, self._clock())
             if plan.step:
                 self._learnt_at = self._clock()
+            if _has_rest(outcomes):
+                self._outbox, outcomes = [*outcomes, *self._outbox], []
         self._deliver(outcomes)
         if looks_again:
             self._measure_again()
@@ -384,10 +391,11 @@ class Engine:
                     continue
                 self._delivering += 1
             encoding = self._encoding.pop(outcome.number, 0.0)
+            reply = _whole(outcome.reply)
             # The reply comes last: whoever has it may end the session, whose span these belong to.
             for receive in (self._record, partial(self._trace, encoding), callback):
                 try:
-                    receive(outcome.reply)
+                    receive(reply)
                 except BaseException:  # The receiver's defect; the other replies go on.
                     with structlog.contextvars.bound_contextvars(session=request.stream):
                         _log.exception("the reply to %s/%d failed", request.stream, request.segment)
@@ -432,6 +440,29 @@ class Engine:
             case Dropped(request, reason):
                 if not request.is_final:
                     self._metrics.record_partial_dropped(reason)
+
+
+def _model_failed() -> RecognitionFailed:
+    """Return what the client learns: that it failed, not how, which is in the log."""
+    return RecognitionFailed("the model failed on this audio")
+
+
+def _has_rest(outcomes: Iterable[Outcome]) -> bool:
+    """Whether some replies lack words: they are told once the next step is launched."""
+    replies = (each.reply for each in outcomes)
+    return any(isinstance(each, Decoded) and each.hypothesis.rest for each in replies)
+
+
+def _whole(reply: Reply) -> Reply:
+    """Return a reply with its words."""
+    if not isinstance(reply, Decoded) or reply.hypothesis.rest is None:
+        return reply
+    try:
+        return replace(reply, hypothesis=reply.hypothesis.whole())
+    except BaseException:  # as in a step: it costs no more than this request
+        with structlog.contextvars.bound_contextvars(session=reply.request.stream):
+            _log.exception("the model failed on a request")
+        return Failed(reply.request, _model_failed())
 
 
 __all__ = ["Engine", "EngineState", "Load", "ReplyCallback"]

@@ -10,12 +10,15 @@ until it ends: only the bad one fails a second time, whichever step it is that i
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from stream_server.recogniser.interface import Hypothesis, Recogniser, Row, Utterance
+from stream_server.recogniser.interface import Hypothesis, Launcher, Recogniser, Row, Utterance
 
 _log = logging.getLogger(__name__)
+
+_Wait = Callable[[], Sequence[Hypothesis]]
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class Rows:
 
     def __init__(self, recogniser: Recogniser) -> None:
         self._recogniser = recogniser
+        self._launcher = recogniser if isinstance(recogniser, Launcher) else None
         self._live: dict[int, _Live] = {}
 
     def __len__(self) -> int:
@@ -65,22 +69,42 @@ class Rows:
         return failures
 
     def step(self, numbers: Iterable[int]) -> StepResult:
-        """Run one denoising step on rows; finished and lost ones are released.
+        """Do as :meth:`launch`, and wait."""
+        return self.launch(numbers)()
+
+    def launch(self, numbers: Iterable[int]) -> Callable[[], StepResult]:
+        """Begin one denoising step on rows, where the recogniser can.
 
         Args:
             numbers: of the rows; those without a row are passed over.
+
+        Returns:
+            What ends the step; finished and lost rows are released then. No other call of these
+            rows may come before it.
         """
-        result = StepResult()
         live = [number for number in numbers if number in self._live]
         batch = [number for number in live if not self._live[number].is_suspect]
-        failure = self._try_step(batch, result)
+        return partial(self._end, live, batch, self._begin(batch))
+
+    def _begin(self, batch: Sequence[int]) -> _Wait:
+        rows = [self._live[number].row for number in batch]
+        if self._launcher is None or not rows:
+            return partial(self._recogniser.step, rows)
+        try:
+            return self._launcher.launch(rows)
+        except BaseException as error:
+            return partial(_fail, error)
+
+    def _end(self, live: Sequence[int], batch: Sequence[int], wait: _Wait) -> StepResult:
+        result = StepResult()
+        failure = self._try_step(batch, wait, result)
         if failure is not None:
             self._isolate(batch, failure, result)
         suspects = [
             number for number in live if number in self._live and self._live[number].is_suspect
         ]
         for number in suspects:
-            failure = self._try_step([number], result)
+            failure = self._try_step([number], self._begin([number]), result)
             if failure is not None:
                 self.release([number])
                 result.failures[number] = failure
@@ -133,11 +157,13 @@ class Rows:
             self._live[number] = _Live(row)
         return None
 
-    def _try_step(self, numbers: Sequence[int], result: StepResult) -> BaseException | None:
+    def _try_step(
+        self, numbers: Sequence[int], wait: _Wait, result: StepResult
+    ) -> BaseException | None:
         if not numbers:
             return None
         try:
-            hypotheses = self._recogniser.step([self._live[number].row for number in numbers])
+            hypotheses = wait()
             _check_count(len(hypotheses), len(numbers))
         except BaseException as error:
             return error
@@ -150,6 +176,10 @@ class Rows:
             else:
                 result.hypotheses[number] = hypothesis
         return None
+
+
+def _fail(error: BaseException) -> Sequence[Hypothesis]:
+    raise error
 
 
 def _check_count(got: int, wanted: int) -> None:

@@ -25,10 +25,9 @@ def test_a_start_costs_something_and_more_for_each_row() -> None:
     assert COSTS.start(3) == 5.0
 
 
-def test_the_host_takes_its_time_for_turns_starts_and_ends() -> None:
-    assert COSTS.host(4, 0, 0) == 1.5
-    assert COSTS.host(4, 2, 0) == 4.5, "what is begun together is begun at once"
-    assert COSTS.host(4, 0, 2) == 5.5
+def test_the_host_takes_its_time_between_two_steps() -> None:
+    assert replace(COSTS, launched_first=None).between(4) == 1.5
+    assert replace(COSTS, launched_first=(0.25, 0.125)).between(4) == 0.75
 
 
 def test_a_canvas_is_as_long_as_its_audio_and_there_is_a_larger_one() -> None:
@@ -40,6 +39,9 @@ def test_some_of_listening_vanishes_behind_a_step() -> None:
     assert COSTS.beside(20.0, 0.0) == 20
     assert COSTS.beside(20.0, 10.0) == pytest.approx(24)
     assert COSTS.beside(2.0, 10.0) == pytest.approx(10), "no more than there is of a step"
+    assert COSTS.beside(20.0, 10.0, 5.0) == pytest.approx(24), "there is time for it"
+    assert COSTS.beside(20.0, 10.0, 16.0) == pytest.approx(26), "it begins too late"
+    assert COSTS.beside(5.0, 0.0, 8.0) == 8, "so long the host has something to do"
 
 
 @pytest.mark.parametrize(

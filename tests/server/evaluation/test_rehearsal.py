@@ -17,7 +17,7 @@ from stream_server.evaluation.machine_costs import MACHINES, MachineCosts
 from stream_server.evaluation.rehearsal import Rehearsed, rehearse
 
 QUICK = MachineCosts(
-    "quick", ((1, 0.1), (64, 0.1)), 0.0, (0.0, 0.0), (0.0, 0.0), 0.0, 0.0, endless=0.0
+    "quick", ((1, 0.1), (64, 0.1)), 0.0, (0.0, 0.0), (0.0, 0.0), 0.0, 0.0, (0.0, 0.0), endless=0.0
 )
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 START = Start(partial_interval_ms=1000, endpointing=Endpointing(silence_ms=200))
@@ -67,7 +67,8 @@ def test_it_agrees_with_what_a_machine_was_measured_at(place: int, streams: int,
     document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     (probe,) = (each for each in document["probes"] if each["streams"] == streams)
     plan = LoadPlan("", streams, (), START, seconds=15)
-    found = rehearse(plan, MACHINES[place], SchedulerConfig(busy_share=0), partial_steps=2)
+    costs = replace(MACHINES[place], launched_first=None)
+    found = rehearse(plan, costs, SchedulerConfig(busy_share=0), partial_steps=2)
     assert found.report.finals == probe["finals"]
     assert found.report.final.p50 == pytest.approx(probe["final"]["p50"], rel=0.1)
     assert found.report.final.p95 == pytest.approx(probe["final"]["p95"], rel=0.15)
@@ -81,6 +82,16 @@ def test_a_text_without_an_end_takes_half_the_steps_again() -> None:
     once = run(4, QUICK, steps=8, partial_steps=8)
     again = run(4, short, steps=8, partial_steps=8)
     assert again.row_steps == pytest.approx(1.5 * once.row_steps, rel=0.05)
+
+
+def test_what_is_done_behind_a_launch_takes_no_time_of_finals() -> None:
+    wordless = replace(QUICK, steps=((1, 20.0), (64, 20.0)))
+    slow = replace(wordless, begin=4.0, words=6.0)
+    none, before, after = (
+        run(6, each).report.final.p50
+        for each in (wordless, replace(slow, launched_first=None), slow)
+    )
+    assert none + 2 < after < before - 2, "words take time still, of those whose they are"
 
 
 def test_a_slow_step_makes_finals_late() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from stream_server.recogniser.device_model import (
 from stream_server.recogniser.encoder import WhisperAudioEncoder
 from stream_server.recogniser.interface import Hypothesis, Utterance, run_to_end
 from stream_server.recogniser.kernels.choice import fused_kernels, plain_kernels
+from stream_server.recogniser.memory import fetch
 from stream_server.recogniser.model import CanvasConfig
+from stream_server.recogniser.network import Keeper
 from stream_server.recogniser.projector import ProjectorConfig
 from stream_server.recogniser.published import LoraShape, PublishedConfig, PublishedModel
 from stream_server.recogniser.recogniser import DiffusionRecogniser
@@ -232,9 +235,70 @@ def test_few_words_of_conditioning_approximate_all(model: PublishedModel) -> Non
     assert not torch.allclose(softs[0], softs[2], atol=1e-2)
 
 
+@dataclass
+class Forgetful:
+    """A device model that is asked for whole steps alone: nothing is prepared behind another."""
+
+    inner: DeviceModel
+
+    def begin(self, *audio: Tensor) -> Any:
+        return self.inner.begin(*audio)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("lay", "stir", "run"):
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize("stability", [0, 1, 99])
+@pytest.mark.parametrize("are_endless", [False, True])
+def test_what_stays_in_the_network_decodes_as_what_is_brought(
+    model: PublishedModel, stability: int, are_endless: bool
+) -> None:
+    """Also where a text is done before its last step, and begins again on a larger canvas."""
+    said = []
+    for network in (
+        Forgetful(DeviceModel(copy.deepcopy(model), plain_kernels(), ROWS)),
+        DeviceModel(model, plain_kernels(), ROWS),
+    ):
+        assert isinstance(network, Keeper) is isinstance(network, DeviceModel)
+        recogniser = DiffusionRecogniser(network, NumberCodec(model.vocabulary), CPU, 6)
+        if are_endless:
+            recogniser._tokenizer.ends = frozenset()  # type: ignore[misc]
+        recogniser._sampler = SamplerConfig(3.0, stability=stability, confidence=100.0)
+        chance = np.random.default_rng(4)
+        rows: list[Any] = []
+        told: list[list[Hypothesis]] = []
+        for turn in range(40):
+            if turn < 12 and len(rows) < ROWS:
+                pcm = chance.normal(0, 0.1, 6_000 + 2_000 * turn).astype(np.float32)
+                rows += recogniser.start([Utterance(pcm, steps=3 + turn % 4, seed=turn)])
+            # Some are paused now and then.
+            own = [row for row in rows if row.utterance.seed % 3 or turn % 2] or rows
+            found = list(recogniser.step(own))
+            told.append(found)
+            gone = [row for row, each in zip(own, found, strict=True) if each.is_final]
+            recogniser.release(gone)
+            rows = [row for row in rows if row not in gone]
+            if not rows and turn > 12:
+                break
+        assert not rows
+        said.append(told)
+    assert said[0] == said[1]
+    finals = [each for found in said[0] for each in found if each.is_final]
+    assert len(finals) >= 6
+    if are_endless:
+        longest = max(each.step for each in finals)
+        assert longest == (2 if stability == 0 else 9), "a larger canvas gets half the steps again"
+
+
 def transcribe(network: Any, device: torch.device, is_beside: bool) -> list[Hypothesis]:
-    """Decode three utterances; two of them join while the first is under way, or they wait."""
+    """Decode three utterances, which all need a larger canvas; or two of them join the first.
+
+    Those that join do so under way, and words are found while the next step runs.
+    """
     recogniser = DiffusionRecogniser(network, NumberCodec(network.vocabulary), device, 6)
+    recogniser._tokenizer.ends = frozenset()  # type: ignore[misc]
     chance = np.random.default_rng(2)
     sounds = [chance.normal(0, 0.1, size).astype(np.float32) for size in (8_000, 30_000, 12_000)]
     said = [Utterance(pcm, steps=6, seed=seed) for seed, pcm in enumerate(sounds)]
@@ -242,16 +306,19 @@ def transcribe(network: Any, device: torch.device, is_beside: bool) -> list[Hypo
         return [run_to_end(recogniser, recogniser.start([each]))[0] for each in said]
     rows = list(recogniser.start(said[:1]))
     ended: dict[int, Hypothesis] = {}
+    wordless: dict[int, Hypothesis] = {}
     steps: list[list[int]] = []
     for turn in range(20):
         if turn in (2, 3):
             rows += recogniser.start([said[turn - 1]])
-        found = recogniser.step(rows)
+        wait = recogniser.launch(rows)
+        ended |= {seed: each.whole() for seed, each in wordless.items()}
+        found = wait()
         steps.append([each.step for each in found])
-        ended |= {row.utterance.seed: each for row, each in zip(rows, found, strict=True)}
-        rows = [row for row, each in zip(rows, found, strict=True) if not each.is_final]
-        if not rows and turn > 3:
-            break
+        told = list(zip(rows, found, strict=True))
+        wordless = {row.utterance.seed: each for row, each in told if each.is_final}
+        recogniser.release([row for row, each in told if each.is_final])
+        rows = [row for row, each in told if not each.is_final]
     assert steps[:5] == [[1], [2], [3, 0], [4, 1, 0], [5, 2, 1]], "who is heard steps a turn later"
     return [ended[index] for index in range(3)]
 
@@ -266,7 +333,8 @@ def test_listening_beside_a_step_changes_nothing(model: PublishedModel) -> None:
     fast = DeviceModel(model, plain_kernels(), ROWS)
     apart, beside = (transcribe(fast, CPU, each) for each in (False, True))
     assert same(apart, beside)
-    assert all(each.tokens for each in apart)
+    assert all(each.tokens and each.words for each in apart)
+    assert [each.step for each in apart] == [9, 9, 9], "on a larger canvas half the steps again"
     gc.collect()
     assert fast._leases.free == ROWS + SPARE
 
@@ -276,14 +344,53 @@ def test_who_goes_leaves_its_slot_though_others_were_heard_with_it(model: Publis
     recogniser = DiffusionRecogniser(fast, NumberCodec(fast.vocabulary), CPU, 6)
     pcm = np.random.default_rng(2).normal(0, 0.1, 8_000).astype(np.float32)
     rows = list(recogniser.start([Utterance(pcm, steps=6, seed=each) for each in range(3)]))
-    assert fast._leases.free == ROWS + SPARE - 3
+    assert fast._leases.free == ROWS + SPARE, "there is a step to launch first"
     assert [row.ctc.draft() for row in rows] != [[]] * 3
+    assert fast._leases.free == ROWS + SPARE - 3
     recogniser.step(rows)
     recogniser.release(rows[:2])
     del rows[:2]
     gc.collect()
     recogniser.step(rows)
     assert fast._leases.free == ROWS + SPARE - 1
+
+
+def test_words_that_are_still_to_come_hold_no_slot(model: PublishedModel) -> None:
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    recogniser = DiffusionRecogniser(fast, NumberCodec(fast.vocabulary), CPU, 6)
+    pcm = np.random.default_rng(2).normal(0, 0.1, 8_000).astype(np.float32)
+    wanted = run_to_end(recogniser, recogniser.start([Utterance(pcm, steps=1, seed=3)]))[0]
+    rows = recogniser.start([Utterance(pcm, steps=1, seed=3)])
+    (found,) = recogniser.launch(rows)()
+    while not found.is_final:
+        (found,) = recogniser.launch(rows)()
+    recogniser.release(rows)
+    del rows
+    gc.collect()
+    assert fast._leases.free == ROWS + SPARE
+    assert (found.words, wanted.words != ()) == ((), True)
+    assert found.whole() == wanted
+
+
+def test_a_new_row_joins_the_step_after_the_one_that_runs(model: PublishedModel) -> None:
+    """What is listened to begins behind the launch, and what it says is there with the step."""
+    fast = DeviceModel(model, plain_kernels(), ROWS)
+    recogniser = DiffusionRecogniser(fast, NumberCodec(fast.vocabulary), CPU, 6)
+    calls: list[str] = []
+    begin, run = fast.begin, fast.run
+    fast.begin = lambda *audio: (calls.append("listen"), begin(*audio))[1]  # type: ignore[method-assign, func-returns-value]
+    fast.run = lambda *state: (calls.append("step"), run(*state))[1]  # type: ignore[method-assign, func-returns-value]
+    pcm = np.random.default_rng(2).normal(0, 0.1, 8_000).astype(np.float32)
+    rows = list(recogniser.start([Utterance(pcm, steps=6)]))
+    recogniser.step(rows)
+    assert calls == ["listen", "step"], "with nobody else it is stepped at once"
+    calls.clear()
+    rows += recogniser.start([Utterance(pcm, steps=6, seed=1)])
+    wait = recogniser.launch(rows)
+    assert calls == ["step"]
+    assert [each.step for each in wait()] == [2, 0]
+    assert calls == ["step", "listen"]
+    assert [each.step for each in recogniser.step(rows)] == [3, 1]
 
 
 def to_gpu(model: PublishedModel) -> torch.device:
@@ -316,8 +423,8 @@ def test_neither_listening_nor_a_step_waits_for_the_device(model: PublishedModel
     device = to_gpu(model)
     fast = DeviceModel(model, fused_kernels(), ROWS)
     fast.warm()
-    sound = torch.zeros(2, 8_000, device=device), torch.tensor([8_000, 6_000], device=device)
-    said = torch.tensor([0, 1], device=device)
+    sound = torch.zeros(2, 8_000), torch.tensor([8_000, 6_000])
+    said = torch.tensor([0, 1])
     generators = tuple(torch.Generator(device).manual_seed(row) for row in range(2))
     canvas = torch.full((2, 16), 7, device=device)
     soft = torch.zeros(2, 16, fast.conditioning_size, device=device)
@@ -331,7 +438,7 @@ def test_neither_listening_nor_a_step_waits_for_the_device(model: PublishedModel
         slept.record()
 
     with torch.inference_mode():
-        cache, _ = fast.hear(*sound, said)
+        cache, frames = fast.hear(*sound, said)
         for _ in range(2):  # the first time memory is asked for, and that may wait
             with torch.cuda.stream(fast._ear):
                 sleep()
@@ -340,11 +447,22 @@ def test_neither_listening_nor_a_step_waits_for_the_device(model: PublishedModel
             finish()
             assert slept.query()
             sleep()
-            fast.step(state, cache)
+            result = fast.step(state, cache)
             is_launched = not slept.query()
             torch.cuda.synchronize()
+            # Neither what it told, nor listening, nor words wait for what is launched behind it.
+            result = fast.step(state, cache)
+            wait = fetch([result.argmax])
+            sleep()
+            wait()
+            fast.begin(*sound, said)()
+            spans = frames[0].align([5, 6])
+            is_beside = not slept.query()
+            torch.cuda.synchronize()
+    assert spans
     assert is_begun
     assert is_launched
+    assert is_beside
 
 
 @pytest.mark.gpu

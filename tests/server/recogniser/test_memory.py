@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stream_server.recogniser.memory import gpu_memory, send
+from stream_server.recogniser.memory import fetch, gpu_memory, send, ship
 
 
 def test_without_a_gpu_nothing_is_held() -> None:
@@ -21,6 +21,19 @@ def test_numbers_arrive(numbers: list[int], kind: str) -> None:
     assert sent.tolist() == numbers
     assert sent.dtype == torch.long
     assert sent.device.type == kind
+
+
+@pytest.mark.parametrize("kind", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_tensors_go_there_and_come_back(kind: str) -> None:
+    there = ship(torch.arange(6.0).view(2, 3), torch.device(kind))
+    assert there.device.type == kind
+    wait = fetch([there, there[:, 1:] * 2])
+    if kind == "cuda":
+        there.zero_()  # launched behind the copies
+    first, second = wait()
+    assert first.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert second.tolist() == [[2, 4], [8, 10]]
+    assert first.device.type == "cpu"
 
 
 @pytest.mark.gpu

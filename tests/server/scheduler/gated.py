@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -57,6 +57,43 @@ class Gated(FakeRecogniser):
 
     def await_step(self) -> None:
         assert self.at_gate.acquire(timeout=PATIENCE)
+
+
+@dataclass(slots=True)
+class Beside(Gated):
+    """The same, whose steps run beside the caller; words are put off, and BAD ones cannot be found.
+
+    A step is at the gate when it is waited for.
+    """
+
+    done: list[str] = field(default_factory=list)
+    """What was done, in order; a word for each."""
+
+    def launch(self, rows: Sequence[Row]) -> Callable[[], Sequence[Hypothesis]]:
+        self.done.append(f"launch {len(rows)}")
+        own = list(rows)
+
+        def wait() -> Sequence[Hypothesis]:
+            self.sizes.append(len(own))
+            self.at_gate.release()
+            assert self.gate.wait(PATIENCE)
+            self.done.append("end")
+            found = FakeRecogniser.step(self, own)
+            return [self._put_off(row, each) for row, each in zip(own, found, strict=True)]
+
+        return wait
+
+    def _put_off(self, row: Row, said: Hypothesis) -> Hypothesis:
+        if not said.is_final:
+            return said
+
+        def rest() -> Hypothesis:
+            self.done.append("words")
+            if row.utterance.seed == BAD:
+                raise RuntimeError("secret detail")
+            return said
+
+        return replace(said, words=(), rest=rest)
 
 
 class Inbox:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -168,3 +168,41 @@ def test_rows_that_are_not_named_are_paused() -> None:
     assert result.hypotheses[2].is_final
     assert len(rows) == 1
     assert [rows.step([1]).hypotheses[1].step for _ in range(3)] == [1, 2, 3]
+
+
+class Launching(Fragile):
+    """Whose steps are launched; a bad one fails when it is, or when it is waited for."""
+
+    def __init__(self, fails_at_once: bool) -> None:
+        super().__init__()
+        self.fails_at_once = fails_at_once
+
+    def launch(self, rows: Sequence[Row]) -> Callable[[], Sequence[Hypothesis]]:
+        if self.fails_at_once:
+            found = self.step(rows)
+            return lambda: found
+        return lambda: self.step(rows)
+
+
+@pytest.mark.parametrize("fails_at_once", [False, True])
+def test_only_the_bad_one_of_a_launched_step_fails(fails_at_once: bool) -> None:
+    recogniser = Launching(fails_at_once)
+    utterances = {10: utterance(1), 11: utterance(BAD), 12: utterance(2)}
+    result = run(Rows(recogniser), utterances)
+    assert result.failures == {11: recogniser.error}
+    assert result.hypotheses.keys() == {10, 12}
+    assert recogniser.inner.live_rows == 0
+
+
+def test_a_step_is_launched_before_it_is_waited_for() -> None:
+    recogniser = Launching(True)
+    rows = Rows(recogniser)
+    rows.start({0: utterance(1), 1: utterance(2)})
+    end = rows.launch([0, 1])
+    assert recogniser.batches == [2]
+    assert [each.step for each in end().hypotheses.values()] == [1, 1]
+    slow = Rows(Fragile())
+    slow.start({0: utterance(1)})
+    end = slow.launch([0])
+    assert slow._recogniser.batches == []  # type: ignore[attr-defined]
+    assert end().hypotheses[0].step == 1
