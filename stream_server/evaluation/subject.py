@@ -43,7 +43,7 @@ STARTS = ("noise", "ctc")
 
 
 def parse_guard(text: str) -> GuardConfig:
-    """Read the thresholds of the guard: one for all, or of words, texts and brief texts.
+    """Read the guard: one threshold for all, or of words, texts, brief texts and lone words.
 
     Raises:
         ConfigError: it is none.
@@ -52,10 +52,9 @@ def parse_guard(text: str) -> GuardConfig:
         limits = [float(part) for part in text.split(",")]
     except ValueError:
         limits = []
-    if len(limits) not in (1, 2, 3) or not all(0 <= limit <= 1 for limit in limits):
-        raise ConfigError(
-            "guard", text, "0, or numbers up to 1: of a word, of a text, of a brief text"
-        )
+    if not 1 <= len(limits) <= 4 or not all(0 <= limit <= 1 for limit in limits):
+        wanted = "0, or numbers up to 1: of a word, a text, a brief text, a lone word"
+        raise ConfigError("guard", text, wanted)
     return GuardConfig(*(limits if len(limits) > 1 else limits * 2))
 
 

@@ -45,6 +45,12 @@ class CtcFrames(Protocol):
     def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
         """Return when each token was said; none where they do not fit into the frames."""
 
+    def read(self) -> float:
+        """Return what the decoder's causal half gives a token of the draft, 0 to 1.
+
+        It is asked of brief drafts alone; 1 of others.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class DenseFrames:
@@ -56,6 +62,8 @@ class DenseFrames:
     """The draft."""
     end: int
     """The token that ends a text."""
+    reading: float = 1.0
+    """See :meth:`CtcFrames.read`."""
 
     def draft(self) -> list[int]:
         """See :meth:`CtcFrames.draft`."""
@@ -72,6 +80,10 @@ class DenseFrames:
     def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
         """See :func:`align`."""
         return align(self.logs, tokens)
+
+    def read(self) -> float:
+        """See :meth:`CtcFrames.read`."""
+        return self.reading
 
 
 def align(

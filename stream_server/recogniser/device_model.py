@@ -72,6 +72,10 @@ class _FramesBeside:
         with self._beside():
             return self._frames.align(tokens)
 
+    def read(self) -> float:
+        """See ``alignment.CtcFrames``."""
+        return self._frames.read()
+
 
 def _fill(rows: Tensor, count: int) -> Tensor:
     """Return ``rows``, filled up with zero rows."""

@@ -7,6 +7,7 @@ sampling (``denoise``), files (``checkpoint``) or rows that come and go (``recog
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -31,6 +32,9 @@ from stream_server.recogniser.ngram import NgramModel
 from stream_server.recogniser.projector import CtcHead, Projector, ProjectorConfig
 from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import BEGIN, END, TEXT
+
+_LONE_TOKENS = 12
+"""Of a draft that the causal half is asked of: one word seldom has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +190,14 @@ class TranscriptionModel(nn.Module):
         encoded = self.listen(pcm, lengths)
         heard = self.ctc_logs(encoded)
         cache = self.prefill(encoded, languages)
-        return cache, [
-            DenseFrames(logs, self._draft(logs, cache.row(row)), END)
-            for row, logs in enumerate(heard)
-        ]
+        return cache, [self._frames(logs, cache.row(row)) for row, logs in enumerate(heard)]
+
+    def _frames(self, logs: Logs, prompt: PromptCache) -> DenseFrames:
+        draft = self._draft(logs, prompt)
+        if not 0 < len(draft) <= _LONE_TOKENS:
+            return DenseFrames(logs, draft, END)
+        (read,) = self.decoder.read([draft], prompt, TEXT, END)
+        return DenseFrames(logs, draft, END, math.exp(read / (len(draft) + 1)))
 
     def ctc_logs(self, encoded: Encoded) -> list[Logs]:
         """Return what CTC hears in each row: [frames, vocabulary], log-probabilities."""

@@ -5,7 +5,8 @@ better: aligned to them, a word that was said lies on frames that expect its tok
 was made up lies on frames that expect something else or nothing.
 
 The support of a token is the geometric mean of its probability over its frames, blanks left out
-(``alignment.TokenSpan.score``); of a word or a text, the geometric mean over its tokens. Pure.
+(``alignment.TokenSpan.score``); of a word or a text, the geometric mean over its tokens. What
+clatters can be a word to CTC, so of a lone word the decoder's causal half is asked too. Pure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from stream_server.recogniser.alignment import TokenSpan
 
 _BRIEF = 3
 """Words of a brief text."""
+_POWER = 8
+"""What the causal half gives a token counts so often: it is sure of digits and less so of noise."""
 _FLOOR = 1e-9
 """Under the smallest support that matters; keeps the logarithm finite."""
 
@@ -39,6 +42,9 @@ class GuardConfig:
     """Of the whole text: nothing was said."""
     brief: float = 0.0
     """The same for a text of at most three words, which noise is most often taken for."""
+    lone: float = 0.0
+    """The same for one word, in the place of ``brief``, of its support times how likely the causal
+    half finds it; 0 asks no more than of other brief texts."""
 
 
 def support(spans: Sequence[TokenSpan]) -> float:
@@ -57,7 +63,10 @@ def confidence(probability: float, supported: float) -> float:
 
 
 def keep(
-    words: Sequence[Sequence[int]], spans: Sequence[TokenSpan] | None, guard: GuardConfig
+    words: Sequence[Sequence[int]],
+    spans: Sequence[TokenSpan] | None,
+    guard: GuardConfig,
+    read: float = 1.0,
 ) -> list[bool]:
     """Say which words of a text stay.
 
@@ -65,12 +74,16 @@ def keep(
         words: for each word, the places of its tokens.
         spans: of every token; none where the text does not fit into the audio at all.
         guard: the thresholds.
+        read: what the causal half gives a token of the text, 0 to 1.
     """
     if spans is None:
         return [not (guard.word or guard.text or guard.brief)] * len(words)
     whole = support([spans[place] for word in words for place in word])
-    least = max(guard.text, guard.brief if len(words) <= _BRIEF else 0.0)
-    if whole < least:
+    if guard.lone and len(words) == 1:
+        is_noise = whole * read**_POWER < guard.lone
+    else:
+        is_noise = len(words) <= _BRIEF and whole < guard.brief
+    if is_noise or whole < guard.text:
         return [False] * len(words)
     return [support([spans[place] for place in word]) >= guard.word for word in words]
 

@@ -15,9 +15,15 @@ import torch
 import typer
 
 from stream_server.errors import ConfigError
-from stream_server.recogniser.checkpoint import load_model, save_config, save_language
+from stream_server.recogniser.checkpoint import (
+    load_model,
+    save_checkpoint,
+    save_config,
+    save_language,
+)
 from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.support import GuardConfig
+from stream_server.training.blend import blend
 from stream_server.training.curves import compare_curves
 from stream_server.training.cuts import find_cuts
 from stream_server.training.data import Clip, load_sets
@@ -333,6 +339,22 @@ def language(
     save_language(checkpoint, learnt)
     seconds = time.monotonic() - began
     print(f"{len(learnt.scores)} sequences, {len(learnt.words)} words, {seconds:.0f} s")
+
+
+@app.command("blend")
+def blend_checkpoints(
+    new: Annotated[Path, typer.Argument(help="Checkpoint of a run.", exists=True)],
+    old: Annotated[Path, typer.Argument(help="Checkpoint that it began from.", exists=True)],
+    output: Annotated[Path, typer.Option(help="Folder to write the checkpoint into.")],
+    share: Annotated[float, typer.Option(help="Of the old weights, 0 to 1.")] = 0.3,
+) -> None:
+    """Mix the weights of a run with those that it began from."""
+    model, tokenizer = load_model(new)
+    weights = blend(model.state_dict(), load_model(old)[0].state_dict(), share)
+    # Of tensors that are tied one name is enough.
+    names = {each.data_ptr(): name for name, each in model.state_dict().items()}.values()
+    kept = {name: weights[name] for name in names}
+    save_checkpoint(output, model.config, kept, tokenizer)
 
 
 @app.command()

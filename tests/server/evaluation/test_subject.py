@@ -29,11 +29,12 @@ def test_the_start_can_be_chosen() -> None:
     assert load_subject(CONFIG, guard=GuardConfig(0, 0)).guard == GuardConfig(0, 0)
 
 
-def test_the_guard_is_one_threshold_or_two() -> None:
+def test_the_guard_is_one_threshold_or_several() -> None:
     assert parse_guard("0") == GuardConfig(0, 0)
     assert parse_guard("0.1,0.4") == GuardConfig(word=0.1, text=0.4)
     assert parse_guard("0.1,0.4,0.6") == GuardConfig(0.1, 0.4, 0.6)
-    for wrong in ("", "a", "1.5", "0.1,0.2,0.3,0.4", "-1"):
+    assert parse_guard("0.1,0.4,0.6,0.2") == GuardConfig(0.1, 0.4, 0.6, 0.2)
+    for wrong in ("", "a", "1.5", "0.1,0.2,0.3,0.4,0.5", "nan", "-1"):
         with pytest.raises(ConfigError, match="guard"):
             parse_guard(wrong)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -212,3 +213,25 @@ def test_a_draft_is_what_ctc_and_the_causal_half_find_most_likely(
     assert changes, "the causal half has a say"
     _, (frames,) = plain.hear(pcm, lengths, language)
     assert frames.draft() == greedy(logs), "one candidate is CTC's best path"
+
+
+@torch.no_grad()
+def test_a_brief_draft_is_read_by_the_causal_half(
+    make_model: Callable[..., TranscriptionModel],
+) -> None:
+    model, language = make_model(), torch.tensor([6])
+    lengths_of_drafts = set()
+    for seed, samples in enumerate((6_000, 12_000, 64_000)):
+        torch.manual_seed(seed)
+        pcm, lengths = sound(samples)
+        _, (frames,) = model.hear(pcm, lengths, language)
+        draft = frames.draft()
+        lengths_of_drafts.add(len(draft) <= 12)
+        if 0 < len(draft) <= 12:
+            prompt = model.prefill(model.listen(pcm, lengths), language).row(0)
+            (read,) = model.decoder.read([draft], prompt, TEXT, END)
+            assert frames.read() == pytest.approx(math.exp(read / (len(draft) + 1)))
+            assert 0 < frames.read() < 1
+        else:
+            assert frames.read() == 1
+    assert lengths_of_drafts == {True, False}

@@ -62,6 +62,19 @@ def test_a_brief_text_needs_more_support_than_a_long_one() -> None:
     assert keep([[0]], None, GuardConfig(0, 0, 0.6)) == [False]
 
 
+def test_of_a_lone_word_the_causal_half_is_asked_too() -> None:
+    guard = GuardConfig(word=0, text=0.3, brief=0.85, lone=0.2)
+
+    def kept(words: int, read: float) -> list[bool]:
+        spans = [TokenSpan(place, place + 1, 0.8) for place in range(words)]
+        return keep([[place] for place in range(words)], spans, guard, read)
+
+    assert kept(1, 0.9) == [True]  # 0.8 * 0.9**8 = 0.34
+    assert kept(1, 0.8) == [False]  # 0.13
+    assert kept(2, 1.0) == [False] * 2, "of two the support alone counts"
+    assert kept(4, 0.01) == [True] * 4
+
+
 def test_a_text_that_does_not_fit_into_the_audio_goes() -> None:
     assert align(frames(NOTHING), [3, 4]) is None
     assert keep([[0], [1]], None, GUARD) == [False, False]
