@@ -22,14 +22,14 @@ from tests.server.scheduler.gated import (
 )
 
 
-def long(stream: str) -> Request:
-    return Request(stream, 0, 1, True, utterance(steps=6))
+def lasting(stream: str, steps: int) -> Request:
+    return Request(stream, 0, 1, True, utterance(steps=steps))
 
 
 def test_words_are_found_behind_the_launch_of_the_next_step(build: Build) -> None:
     recogniser, inbox = Beside(), Inbox()
     engine = build(recogniser)
-    engine.submit(long("a"), inbox)
+    engine.submit(lasting("a", steps=6), inbox)
     recogniser.await_step()
     engine.submit(final("b"), inbox)
     recogniser.gate.set()
@@ -50,7 +50,7 @@ def test_words_are_found_behind_the_launch_of_the_next_step(build: Build) -> Non
 def test_who_comes_while_a_step_runs_is_in_the_next(build: Build) -> None:
     recogniser, inbox = Beside(), Inbox()
     engine = build(recogniser)
-    engine.submit(long("a"), inbox)
+    engine.submit(lasting("a", steps=6), inbox)
     recogniser.await_step()
     for stream in "bcd":
         engine.submit(final(stream), inbox)
@@ -73,9 +73,9 @@ def test_the_last_words_wait_for_no_other_step(build: Build) -> None:
 def test_who_is_cancelled_while_a_step_runs_hears_nothing_of_it(build: Build) -> None:
     recogniser, inbox = Beside(), Inbox()
     engine = build(recogniser)
-    gone = Request("a", 0, 1, True, utterance(steps=1))
+    gone = lasting("a", steps=1)
     engine.submit(gone, inbox)
-    engine.submit(long("b"), inbox)
+    engine.submit(lasting("b", steps=6), inbox)
     recogniser.await_step()
     engine.cancel("a")
     recogniser.gate.set()
@@ -122,7 +122,7 @@ def test_words_that_cannot_be_found_cost_one_request(
 def test_what_was_decoded_is_told_though_the_engine_closes(build: Build) -> None:
     recogniser, inbox = Beside(), Inbox()
     engine = build(recogniser)
-    engine.submit(Request("a", 0, 1, True, utterance(steps=1)), inbox)
+    engine.submit(lasting("a", steps=1), inbox)
     recogniser.await_step()
     threading.Timer(0.02, recogniser.gate.set).start()
     engine.close(PATIENCE)
