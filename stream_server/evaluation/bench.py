@@ -20,7 +20,7 @@ from stream_server.config import SchedulerConfig
 from stream_server.errors import ConfigError
 from stream_server.evaluation import bench_picture, decode_bench, rehearsal
 from stream_server.evaluation.capacity import Goal, Measure, find_capacity, running_server
-from stream_server.evaluation.decode_bench import Ceilings, Shape
+from stream_server.evaluation.decode_bench import Ceilings, Result, Shape
 from stream_server.evaluation.machine_costs import MACHINES
 from stream_server.evaluation.turns import TurnWatch
 from stream_server.progress import Progress
@@ -59,9 +59,7 @@ def decode(
     without: Annotated[
         str, typer.Option(help="Fused kernels to leave out, by commas; 'all' for every one.")
     ] = "",
-    float8: Annotated[
-        str, typer.Option(help="'experts' or 'all': weights in float8; no stock beside it.")
-    ] = "",
+    float8: Annotated[str, typer.Option(help="'experts' or 'all': our weights in float8.")] = "",
     profile: Annotated[bool, typer.Option(help="Also list each shape's kernels.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="JSON file to write; a picture goes beside it.")
@@ -80,18 +78,20 @@ def decode(
         limits = decode_bench.measure_ceilings(device, denoiser.embedding.dtype)
         document = _describe(device, kernels, limits) | {"top": top, "float8": float8}
         print(json.dumps(document), flush=True)
+        results, kernel_times = [Result(shape, steps) for shape in wanted], {}
+        if stock and not float8:
+            document["agreement"] = decode_bench.compare(model, denoiser, wanted[0])
+        if stock:
+            for result in results:
+                decode_bench.measure_stock(model, denoiser, result)
         if float8:
             # Only the denoiser holds the weights then: a layer's memory is free once it is done.
             held, model = [model], None
             document["agreement"] = _quantise(held, denoiser, wanted[0], float8)
-        elif stock:
-            document["agreement"] = decode_bench.compare(model, denoiser, wanted[0])
         print(f"agreement: {document.get('agreement')}", flush=True)
-        results, kernel_times = [], {}
-        for shape in wanted:
-            with_stock = stock and model is not None
-            result = decode_bench.measure(model, denoiser, shape, steps, limits, with_stock)
-            results.append(result)
+        for result in results:
+            shape = result.shape
+            decode_bench.measure(denoiser, result, limits)
             print(result.to_json(), flush=True)
             if profile and device.type == "cuda":
                 kernel_times[shape.name] = decode_bench.profile(denoiser, shape)

@@ -380,30 +380,20 @@ def _inputs(denoiser: Denoiser, shape: Shape, seed: int = 0) -> tuple[Tensor, Te
     return embeddings, canvas
 
 
-def measure(
-    model: Any,
-    denoiser: Denoiser,
-    shape: Shape,
-    steps: int,
-    limits: Ceilings,
-    with_stock: bool = True,
-) -> Result:
-    """Measure one shape; what fails is noted and the rest goes on."""
+def measure(denoiser: Denoiser, result: Result, limits: Ceilings) -> None:
+    """Measure one shape of ours; what fails is noted.
+
+    Args:
+        denoiser: as it would serve, its weights in float8 or not.
+        result: of the shape; its figures of ours are filled in.
+        limits: of the machine, for the floor.
+    """
+    shape, steps = result.shape, result.steps
     device = denoiser.embedding.device
     clock = Clock(device)
     embeddings, canvas = _inputs(denoiser, shape)
-    result = Result(shape, steps)
     graphed = device.type == "cuda"
-
-    def attempt(what: str, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception as error:  # Out of memory, or a kernel's compiler: noted, and on.
-            result.problems.append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
-        if graphed:
-            torch.cuda.empty_cache()
-
-    def run_ours() -> None:
+    with _noting(result, "ours", device):
         eager = Ours(denoiser, shape, embeddings, canvas, False)
         with counting_experts(denoiser.prompt_stack) as read:
             eager.prefill()
@@ -426,21 +416,39 @@ def measure(
         result.step = clock.median(ours.step, 9)
         result.total = clock.median(lambda: ours.decode(steps), 3, 1)
 
-    def run_stock() -> None:
+
+def measure_stock(model: Any, denoiser: Denoiser, result: Result) -> None:
+    """Measure transformers on one shape; what fails is noted.
+
+    Args:
+        model: transformers', in the precision that it has.
+        denoiser: says how it is sampled, and of what vocabulary.
+        result: of the shape; stock's figures are filled in.
+    """
+    device = denoiser.embedding.device
+    clock = Clock(device)
+    embeddings, canvas = _inputs(denoiser, result.shape)
+    with _noting(result, "stock", device):
         stock = Stock(model, embeddings, canvas, denoiser.sampler)
         result.stock_prefill = clock.median(stock.prefill, 3, 1)
-        result.stock_step = clock.median(lambda: stock.step(1, steps), 3)
+        result.stock_step = clock.median(lambda: stock.step(1, result.steps), 3)
         begin = time.perf_counter()
         stock.prefill()
-        for done in range(steps):
-            stock.step(done, steps)
+        for done in range(result.steps):
+            stock.step(done, result.steps)
         clock.wait()
         result.stock_total = (time.perf_counter() - begin) * 1000
 
-    attempt("ours", run_ours)
-    if with_stock:
-        attempt("stock", run_stock)
-    return result
+
+@contextlib.contextmanager
+def _noting(result: Result, what: str, device: torch.device) -> Iterator[None]:
+    """Note what fails, and let the rest go on."""
+    try:
+        yield
+    except Exception as error:  # Out of memory, or a kernel's compiler.
+        result.problems.append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def profile(denoiser: Denoiser, shape: Shape) -> list[tuple[str, float, int]]:
@@ -496,6 +504,7 @@ __all__ = [
     "floor_ms",
     "measure",
     "measure_ceilings",
+    "measure_stock",
     "profile",
     "scores_of",
     "stock_scores",

@@ -31,14 +31,15 @@ def test_decode_writes_json_and_a_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_float8_says_what_it_does_to_the_scores(tmp_path: Path) -> None:
+def test_float8_says_what_it_does_to_the_scores_and_has_stock_beside_it(tmp_path: Path) -> None:
     out = tmp_path / "decode.json"
     arguments = ["decode", "--shapes", "1x16x20", "--steps", "2", "--float8", "all"]
     result = runner.invoke(bench.app, [*arguments, "--out", str(out)])
     assert result.exit_code == 0, result.output
     document = json.loads(out.read_text(encoding="utf-8"))
     assert 0 < document["agreement"]["scores"] < 1
-    assert document["results"][0]["stock_total"] is None
+    assert document["results"][0]["stock_total"] > 0
+    assert document["results"][0]["total"] > 0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from stream_server.evaluation import decode_bench
 from stream_server.evaluation.decode_bench import (
     Ceilings,
+    Result,
     Shape,
     Work,
     counting_experts,
@@ -102,7 +103,9 @@ def test_our_scores_are_those_of_transformers(model: Any, denoiser: Denoiser) ->
 
 @torch.inference_mode()
 def test_a_shape_is_measured_beside_stock(model: Any, denoiser: Denoiser) -> None:
-    result = decode_bench.measure(model, denoiser, SHAPE, 2, Ceilings(1e6, 1e6))
+    result = Result(SHAPE, 2)
+    decode_bench.measure_stock(model, denoiser, result)
+    decode_bench.measure(denoiser, result, Ceilings(1e6, 1e6))
     assert result.problems == []
     figures = result.to_json()
     assert all(figures[name] > 0 for name in figures if name not in ("shape", "problems"))
@@ -113,7 +116,9 @@ def test_a_shape_is_measured_beside_stock(model: Any, denoiser: Denoiser) -> Non
 
 @torch.inference_mode()
 def test_a_part_that_fails_is_noted_and_the_rest_goes_on(denoiser: Denoiser) -> None:
-    result = decode_bench.measure(None, denoiser, SHAPE, 2, Ceilings(1e6, 1e6))
+    result = Result(SHAPE, 2)
+    decode_bench.measure_stock(None, denoiser, result)
+    decode_bench.measure(denoiser, result, Ceilings(1e6, 1e6))
     assert result.total is not None
     assert result.stock_total is None
     assert result.problems[0].startswith("stock: AttributeError")
