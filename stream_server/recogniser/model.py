@@ -8,7 +8,7 @@ sampling (``denoise``), files (``checkpoint``) or rows that come and go (``recog
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -114,6 +114,10 @@ class Encoded:
     """[rows, states, encoder width], for an auxiliary loss."""
     state_counts: Tensor
     """[rows]."""
+
+    def first(self, rows: int) -> Encoded:
+        """Return the first rows."""
+        return Encoded(*(getattr(self, item.name)[:rows] for item in fields(self)))
 
 
 class TranscriptionModel(nn.Module):

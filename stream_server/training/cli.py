@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -25,7 +24,7 @@ from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.support import GuardConfig
 from stream_server.training.blend import blend
 from stream_server.training.curves import compare_curves
-from stream_server.training.cuts import find_cuts
+from stream_server.training.cuts import find_cuts, write_cuts
 from stream_server.training.data import Clip, load_sets
 from stream_server.training.embedded_run import (
     CUTS,
@@ -247,8 +246,10 @@ def cut(
     model, tokenizer = load_model(checkpoint)
     target = torch.device(device)
     cuts = find_cuts(model.to(target), tokenizer, clips, target, workers)
-    (data / CUTS).write_text(json.dumps(cuts), encoding="utf-8")
-    print(f"{sum(map(bool, cuts))} of {len(clips)} clips cut", flush=True)
+    write_cuts(data / CUTS, cuts)
+    count = sum(bool(each.between) for each in cuts)
+    quiet = sum(end - start for each in cuts for start, end in each.quiet) / RATE
+    print(f"{count} of {len(clips)} clips cut, nothing said in {quiet:.0f} s", flush=True)
 
 
 @app.command()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stream_server.recogniser.tokenizer import Tokenizer
-from stream_server.training.cuts import parts_of
+from stream_server.training.cuts import Cuts, parts_of
 from stream_server.training.pack import RATE, Packed
 from stream_server.training.phones import Lexicon
 
@@ -44,6 +44,8 @@ class BatchConfig:
     """Share of a set's rows that are made of parts of its clips, where they can be cut."""
     empty: float = 0.02
     """Share of rows in which nothing is said."""
+    quiet: float = 0.7
+    """Share of those that are filled with what recordings have before and behind their words."""
     tokens_per_second: float = 6.5
     """A row has room for so many, and no clip more is put into it than fits."""
     phones_per_second: float = 16.0
@@ -113,6 +115,10 @@ class Batch:
     phone_lengths: Tensor
     """[rows]."""
 
+    def twice(self) -> Batch:
+        """Return the batch and, in as many rows more, the same once more."""
+        return Batch(*(torch.cat([getattr(self, item.name)] * 2) for item in fields(self)))
+
     def copy(self, other: Batch) -> None:
         """Take over the contents of another batch of the same shape."""
         for item in fields(self):
@@ -120,6 +126,7 @@ class Batch:
 
 
 _PARTS = "/parts"
+_QUIET = "/quiet"
 
 
 class Corpus:
@@ -132,7 +139,7 @@ class Corpus:
         config: what a batch is made of.
         device: where to.
         lexicon: of the words, for phones.
-        cuts: samples between the words of each clip (``cuts.find_cuts``), for the first clips.
+        cuts: of each clip (``cuts.find_cuts``), for the first clips.
     """
 
     def __init__(
@@ -143,7 +150,7 @@ class Corpus:
         config: BatchConfig,
         device: torch.device,
         lexicon: Lexicon | None = None,
-        cuts: Sequence[Sequence[int]] = (),
+        cuts: Sequence[Cuts] = (),
     ) -> None:
         self._config = config
         self._device = device
@@ -164,6 +171,16 @@ class Corpus:
                     texts.append(part.text)
                     self._speakers.append(clip.speaker)
                     self._sets.append(clip.set + _PARTS)
+        self._quiet: list[int] = []
+        """Stretches of clips in which nothing is said."""
+        for place, found in enumerate(cuts):
+            for start, end in found.quiet:
+                self._quiet.append(len(texts))
+                self._starts.append(self._starts[place] + start)
+                self._lengths.append(end - start)
+                texts.append("")
+                self._speakers.append(self._speakers[place])
+                self._sets.append(_QUIET)
         self._phones = [lexicon.encode(text) if lexicon else [] for text in texts]
         self._tokens = [tokenizer.encode(text) for text in texts]
         self._by_set: dict[str, list[int]] = {}
@@ -197,7 +214,7 @@ class Corpus:
         return {
             name: sum(self._lengths[index] for index in indices) / RATE
             for name, indices in self._by_set.items()
-            if not name.endswith(_PARTS)
+            if not name.endswith((_PARTS, _QUIET))
         }
 
     def _pick(self, pool: list[int], least: int, most: int, chance: random.Random) -> int | None:
@@ -221,7 +238,7 @@ class Corpus:
             for weight, shortest in zip(self._weights, self._shortest, strict=True)
         ]
         if chance.random() < self._config.empty or not any(shares):
-            return [], chance.randrange(min(RATE // 2, samples - 1), samples)
+            return self._compose_nothing(samples, chance)
         name = chance.choices(self._names, shares)[0]
         pool = self._by_set[name]
         wanted = chance.uniform(0.4, 1.0) * samples
@@ -245,6 +262,19 @@ class Corpus:
             else:
                 pool = self._by_set[chance.choices(self._names, self._weights)[0]]
         return pieces, min(end + tail, samples)
+
+    def _compose_nothing(self, samples: int, chance: random.Random) -> tuple[list[Piece], int]:
+        """Fill a row in which nothing is said: with what clips have around their words, or not."""
+        length = chance.randrange(min(RATE // 2, samples - 1), samples)
+        pieces: list[Piece] = []
+        end = 0
+        while self._quiet and end < length and (pieces or chance.random() < self._config.quiet):
+            clip = chance.choice(self._quiet)
+            if end + self._lengths[clip] > samples:
+                break
+            pieces.append(Piece(clip, end))
+            end += self._lengths[clip]
+        return pieces, max(length, end)
 
     def draw(self, chance: random.Random, step: int) -> Layout:
         """Draw what the batch of an update is made of; touches no device: a thread can do it."""

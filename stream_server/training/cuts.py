@@ -1,5 +1,7 @@
 """Where recordings can be cut between words, so that their parts make new sentences.
 
+What lies before and behind the words, room and all, makes rows in which nothing is said.
+
 A small corpus is soon known by heart, sentence by sentence: the network then fits its clips and
 hears little else (training/LOG.md, 2026-11-27). Parts of one to five words, joined anew in every
 batch, cannot be. Aligned data augmentation: Lam et al., 2021, arXiv 2104.01393.
@@ -7,9 +9,11 @@ batch, cannot be. Aligned data augmentation: Lam et al., 2021, arXiv 2104.01393.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +28,22 @@ _ROWS = 32
 _STEP = RATE // 100
 _REACH = 6
 """Steps to either side of a boundary in which the quietest one is looked for."""
+_MARGIN = int(0.4 * RATE)
+"""What is left between a word and what counts as quiet: CTC marks a word within it, late."""
+_LEAST = int(0.3 * RATE)
+"""Of a quiet stretch."""
 LONGEST = 5
 """Words of a part, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Where a clip can be cut."""
+
+    between: tuple[int, ...] = ()
+    """Samples between its words; none where they are not known."""
+    quiet: tuple[tuple[int, int], ...] = ()
+    """First sample of each stretch in which nothing is said, and the one behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +77,30 @@ def quietest(pcm: Samples, around: int) -> int:
     return int(places[int(np.argmin(heard))])
 
 
-def _cut(job: _Job) -> list[int]:
-    """Return the samples between words; nothing where the text does not fit into the frames."""
+def _cut(job: _Job) -> Cuts:
+    """Return the cuts of a clip; nothing where its text does not fit into the frames."""
     spans = align(job.logs, [token for word in job.words for token in word])
-    if spans is None:
-        return []
+    if not spans:
+        return Cuts()
     ends = np.cumsum([len(word) for word in job.words])[:-1]
     middles = [(spans[end - 1].end + spans[end].start) * job.hop // 2 for end in ends]
     cuts = [quietest(job.pcm, middle) for middle in middles]
-    return cuts if all(a < b for a, b in zip(cuts, cuts[1:], strict=False)) else []
+    in_order = all(a < b for a, b in zip(cuts, cuts[1:], strict=False))
+    around = (
+        (0, spans[0].start * job.hop - _MARGIN),
+        (spans[-1].end * job.hop + _MARGIN, len(job.pcm)),
+    )
+    quiet = tuple((start, end) for start, end in around if end - start >= _LEAST)
+    return Cuts(tuple(cuts) if in_order else (), quiet)
 
 
 @torch.no_grad()
 def _jobs(
     model: TranscriptionModel, tokenizer: Tokenizer, clips: Sequence[Packed], device: torch.device
 ) -> Iterator[tuple[int, _Job]]:
-    """Let the network hear what has more than one word, clips of like length together."""
+    """Let the network hear what has words, clips of like length together."""
     hop = model.samples_per_ctc_frame
-    wanted = [place for place, clip in enumerate(clips) if " " in clip.text]
+    wanted = [place for place, clip in enumerate(clips) if clip.text]
     wanted.sort(key=lambda place: len(clips[place].pcm))
     for first in range(0, len(wanted), _ROWS):
         places = wanted[first : first + _ROWS]
@@ -97,9 +121,9 @@ def find_cuts(
     clips: Sequence[Packed],
     device: torch.device,
     workers: int,
-) -> list[list[int]]:
-    """Return for each clip the samples between its words; none where they are not known."""
-    cuts: list[list[int]] = [[] for _ in clips]
+) -> list[Cuts]:
+    """Return where each clip can be cut."""
+    cuts = [Cuts() for _ in clips]
     places, jobs = [], []
     for place, job in _jobs(model.eval(), tokenizer, clips, device):
         places.append(place)
@@ -110,12 +134,25 @@ def find_cuts(
     return cuts
 
 
-def parts_of(clip: Packed, cuts: Sequence[int]) -> list[Part]:
+def write_cuts(path: Path, cuts: Sequence[Cuts]) -> None:
+    """Write the cuts of clips, in their order."""
+    path.write_text(json.dumps([asdict(each) for each in cuts]), encoding="utf-8")
+
+
+def read_cuts(path: Path) -> list[Cuts]:
+    """Read what :func:`write_cuts` wrote."""
+    return [
+        Cuts(tuple(each["between"]), tuple((start, end) for start, end in each["quiet"]))
+        for each in json.loads(path.read_text(encoding="utf-8"))
+    ]
+
+
+def parts_of(clip: Packed, cuts: Cuts) -> list[Part]:
     """Return every run of one to five words of a clip, but not the whole of it."""
     words = clip.text.split()
-    if len(cuts) != len(words) - 1:
+    if len(cuts.between) != len(words) - 1:
         return []
-    edges = [0, *cuts, len(clip.pcm)]
+    edges = [0, *cuts.between, len(clip.pcm)]
     return [
         Part(edges[first], edges[first + count], " ".join(words[first : first + count]))
         for count in range(1, min(LONGEST, len(words) - 1) + 1)
@@ -123,4 +160,13 @@ def parts_of(clip: Packed, cuts: Sequence[int]) -> list[Part]:
     ]
 
 
-__all__ = ["LONGEST", "Part", "find_cuts", "parts_of", "quietest"]
+__all__ = [
+    "LONGEST",
+    "Cuts",
+    "Part",
+    "find_cuts",
+    "parts_of",
+    "quietest",
+    "read_cuts",
+    "write_cuts",
+]

@@ -13,6 +13,7 @@ from stream_server.recogniser.checkpoint import load_model, save_checkpoint
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.corpus import Corpus
+from stream_server.training.cuts import read_cuts
 from stream_server.training.loop import Trainer, log_line
 from stream_server.training.pack import Packed, read_packs, read_spoken
 from stream_server.training.peers import Alone, Group, PeerConfig
@@ -23,7 +24,7 @@ from stream_server.training.validation import validate
 TEXTS = "texts"
 """Folder of a pack with what is synthesised from."""
 CUTS = "cuts.json"
-"""File of a pack with the samples between words."""
+"""File of a pack with where its clips can be cut."""
 SPOKEN = "synthetic.npz"
 """File of a pack with what espeak-ng and flite said."""
 KOKORO = "kokoro.npz"
@@ -75,7 +76,7 @@ def train_embedded(
         tokenizer = Tokenizer.train([clip.text for clip in clips], recipe.vocabulary)
     torch.set_float32_matmul_precision("high")
     lexicon = Lexicon.load(data / "lexicon.json")
-    cuts = json.loads((data / CUTS).read_text()) if (data / CUTS).exists() else []
+    cuts = read_cuts(data / CUTS) if (data / CUTS).exists() else []
     corpus = Corpus(clips, tokenizer, recipe.speech.weights, recipe.batch, device, lexicon, cuts)
     print(json.dumps({name: round(s / 3600, 2) for name, s in corpus.seconds.items()}), flush=True)
     group = Group(peer, device) if peer.count > 1 else None

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from stream_server.training.corpus import Batch, Shape
+from stream_server.training.losses import Depth
 
 Losses = dict[str, Tensor]
-Gradients = Callable[[Batch, bool], Losses]
+Gradients = Callable[[Batch, Depth], Losses]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +40,35 @@ class GraphedGradients:
     def __init__(self, compute: Gradients, device: torch.device) -> None:
         self._compute = compute
         self._is_cuda = device.type == "cuda"
-        self._captured: dict[tuple[Shape, bool], _Captured] = {}
+        self._captured: dict[tuple[Shape, Depth], _Captured] = {}
         self._pool: Any = None
 
-    def __call__(self, shape: Shape, batch: Batch, conditioned: bool) -> Losses:
+    def __call__(self, shape: Shape, batch: Batch, depth: Depth) -> Losses:
         """Return the losses of a batch; valid until the next call."""
         if not self._is_cuda:
-            return self._compute(batch, conditioned)
-        key = (shape, conditioned)
+            return self._compute(batch, depth)
+        key = (shape, depth)
         if key not in self._captured:
-            self._captured[key] = self._capture(batch, conditioned)
+            self._captured[key] = self._capture(batch, depth)
         captured = self._captured[key]
         captured.batch.copy(batch)
         captured.graph.replay()
         return captured.losses
 
-    def _capture(self, batch: Batch, conditioned: bool) -> _Captured:
+    def _capture(self, batch: Batch, depth: Depth) -> _Captured:
         """Record one computation; its gradients are those of the next replay, not of this."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):  # libraries choose their kernels and take their workspaces
-                self._compute(batch, conditioned)
+                self._compute(batch, depth)
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            losses = self._compute(batch, conditioned)
+            losses = self._compute(batch, depth)
         return _Captured(graph, batch, losses)
 
 

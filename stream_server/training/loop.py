@@ -20,13 +20,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stream_server.recogniser.model import ModelConfig, TranscriptionModel
+from stream_server.recogniser.model import Encoded, ModelConfig, TranscriptionModel
 from stream_server.recogniser.tokenizer import END, Tokenizer
 from stream_server.training.augment import mask_features, perturb, stretch_features
 from stream_server.training.corpus import Batch, Corpus, Layout
 from stream_server.training.ctc import ctc_loss
 from stream_server.training.graphs import GraphedGradients, Losses
-from stream_server.training.losses import MiddleCtc, ctc_draft, diffusion_loss, teacher_forced
+from stream_server.training.losses import (
+    Depth,
+    MiddleCtc,
+    consistency_loss,
+    ctc_draft,
+    diffusion_loss,
+    teacher_forced,
+)
 from stream_server.training.peers import Alone, Peers
 from stream_server.training.recipe import OptimiserConfig, Recipe
 
@@ -95,6 +102,11 @@ class Trainer:
         self.model = TranscriptionModel(model_config(recipe))
         self.model.decoder.scale_for_training()
         self.model.encoder.scale_for_training()
+        for name, parameter in self.model.decoder.named_parameters():
+            if name.endswith("per_expert_scale"):
+                # The experts' own weights can take it over, and its gradient, two sorts of all
+                # tokens for four numbers, took a twentieth of an update.
+                parameter.requires_grad_(False)
         self.middle = MiddleCtc(self.model.encoder, phones, recipe.losses.middle_layer)
         self.trained = nn.ModuleDict({"model": self.model, "middle": self.middle}).to(device)
         config = recipe.optimiser
@@ -134,57 +146,70 @@ class Trainer:
         spent = self.seconds + time.monotonic() - self._began
         return min(1.0, max(self.step / self.recipe.optimiser.steps, spent / self.budget))
 
-    def _compute(self, batch: Batch, conditioned: bool) -> Losses:
+    def _compute(self, batch: Batch, depth: Depth) -> Losses:
         """Put the gradients of a batch in place; waits for nothing, so that it can be captured."""
         torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
-        losses = self.losses(batch, conditioned)
+        losses = self.losses(batch, depth)
         torch.autograd.backward(losses["loss"])
         return {name: value.detach() for name, value in losses.items()}
 
-    def losses(self, batch: Batch, conditioned: bool) -> Losses:
-        """Return every loss of a batch; ``loss`` is their weighted sum."""
+    def losses(self, batch: Batch, depth: Depth) -> Losses:
+        """Return every loss of a batch that ``depth`` asks for; ``loss`` is their weighted sum."""
         recipe, model = self.recipe, self.model
         weights = recipe.losses
+        heard = batch.twice() if weights.consistency else batch
         with torch.no_grad():
-            pcm = perturb(batch.pcm, batch.lengths, recipe.augment)
-            features, frames = model.features(pcm, batch.lengths)
+            pcm = perturb(heard.pcm, heard.lengths, recipe.augment)
+            features, frames = model.features(pcm, heard.lengths)
             features = stretch_features(features, recipe.augment)
             features = mask_features(features, frames, recipe.augment)
         half = self.device.type == "cuda" and recipe.optimiser.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             encoded = model.encode(features, frames)
             middle = self.middle()
-            languages = torch.full_like(batch.lengths, self.tokenizer.language("en"))
-            unsaid = torch.rand(len(languages), device=self.device) < 0.2
-            languages = languages.masked_fill(unsaid, self.tokenizer.language(None))
-            text, lengths = batch.text, batch.text_lengths
-            cache, causal = teacher_forced(model, encoded, languages, text, lengths)
-            width = model.config.canvas.bucket(int(text.shape[1]) + 1)
-            place = torch.arange(width, device=self.device)[None]
-            padded = nn.functional.pad(text, (0, width))[:, :width]
-            targets = torch.where(place < lengths[:, None], padded, END)
-            parts = model.config.ctc_parts
-            draft, drafted = ctc_draft(encoded.ctc.detach(), encoded.counts * parts, width)
-            draft = torch.where(place < drafted[:, None], draft, END)
-            diffusion, right = diffusion_loss(
-                model, cache, targets, lengths, draft, weights, conditioned
-            )
-        ctc = ctc_loss(encoded.ctc, encoded.counts * parts, text, lengths)
-        early = ctc_loss(middle, encoded.state_counts, batch.phones, batch.phone_lengths)
-        total = (
-            weights.diffusion * diffusion
-            + weights.autoregressive * causal
-            + weights.ctc * ctc
-            + weights.middle_ctc * early
+            losses = {}
+            if depth is not Depth.HEARING:
+                once = encoded.first(len(batch.lengths))
+                losses = self._decoder_losses(batch, once, depth is Depth.CONDITIONED)
+        counts = encoded.counts * model.config.ctc_parts
+        losses["ctc"] = ctc_loss(encoded.ctc, counts, heard.text, heard.text_lengths)
+        losses["middle_ctc"] = ctc_loss(
+            middle, encoded.state_counts, heard.phones, heard.phone_lengths
         )
-        return {
-            "loss": total,
-            "diffusion": diffusion,
-            "right": right,
-            "autoregressive": causal,
-            "ctc": ctc,
-            "middle_ctc": early,
-        }
+        if weights.consistency:
+            losses["consistency"] = consistency_loss(encoded.ctc, counts, heard.text_lengths)
+        total = sum(
+            (getattr(weights, name) * loss for name, loss in losses.items() if name != "right"),
+            torch.zeros((), device=self.device),
+        )
+        return {"loss": total, **losses}
+
+    def _decoder_losses(self, batch: Batch, encoded: Encoded, is_conditioned: bool) -> Losses:
+        """Return what both halves of the decoder make of a batch."""
+        model = self.model
+        languages = torch.full_like(batch.lengths, self.tokenizer.language("en"))
+        unsaid = torch.rand(len(languages), device=self.device) < 0.2
+        languages = languages.masked_fill(unsaid, self.tokenizer.language(None))
+        text, lengths = batch.text, batch.text_lengths
+        cache, causal = teacher_forced(model, encoded, languages, text, lengths)
+        width = model.config.canvas.bucket(int(text.shape[1]) + 1)
+        place = torch.arange(width, device=self.device)[None]
+        padded = nn.functional.pad(text, (0, width))[:, :width]
+        targets = torch.where(place < lengths[:, None], padded, END)
+        parts = model.config.ctc_parts
+        draft, drafted = ctc_draft(encoded.ctc.detach(), encoded.counts * parts, width)
+        draft = torch.where(place < drafted[:, None], draft, END)
+        diffusion, right = diffusion_loss(
+            model, cache, targets, lengths, draft, self.recipe.losses, is_conditioned
+        )
+        return {"diffusion": diffusion, "right": right, "autoregressive": causal}
+
+    def _draw_depth(self) -> Depth:
+        weights = self.recipe.losses
+        if self.chance.random() >= weights.decoded:
+            return Depth.HEARING
+        is_conditioned = self.chance.random() < weights.conditioned
+        return Depth.CONDITIONED if is_conditioned else Depth.DENOISING
 
     def update(self, layout: Layout, batch: Batch) -> Losses:
         """Make one update."""
@@ -193,8 +218,7 @@ class Trainer:
         rate = learning_rate(self.step, self.done(), config)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        conditioned = self.chance.random() < self.recipe.losses.conditioned
-        losses = self.gradients(layout.shape, batch, conditioned)
+        losses = self.gradients(layout.shape, batch, self._draw_depth())
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
         self._apply(norm.isfinite())
         self._follow(min(config.average, (1 + self.step) / (10 + self.step)))
@@ -223,6 +247,7 @@ class Trainer:
         ``report`` gets the means over each ``every`` updates.
         """
         sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
         since, began = 0, time.monotonic()
         for layout in self._drawn(corpus, steps):
             self.is_over = self.peers.meet(self.step, list(self.live.values()), self.done() >= 1)
@@ -231,12 +256,13 @@ class Trainer:
             losses = self.update(layout, corpus.lay_out(layout))
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach()
+                counts[name] = counts.get(name, 0) + 1
             since += 1
             if since == every:
-                means = {name: round(float(value) / since, 4) for name, value in sums.items()}
+                means = {name: round(float(sums[name]) / counts[name], 4) for name in sums}
                 rate = since / (time.monotonic() - began)
                 report({"step": self.step, **means, "updates_per_second": round(rate, 2)})
-                sums, since, began = {}, 0, time.monotonic()
+                sums, counts, since, began = {}, {}, 0, time.monotonic()
 
     def _drawn(self, corpus: Corpus, count: int) -> Iterator[Layout]:
         """Draw batches in a thread, a few ahead."""

@@ -7,6 +7,7 @@ autoregressive loss, the prompt's part of its keys and values is what the denois
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,17 @@ from stream_server.recogniser.denoise import MASK, Noise, SamplerConfig, advance
 from stream_server.recogniser.encoder import AudioEncoder
 from stream_server.recogniser.model import Encoded, TranscriptionModel
 from stream_server.recogniser.tokenizer import END
+
+
+class Depth(Enum):
+    """How far an update goes down the network."""
+
+    HEARING = "hearing"
+    """Encoder and projector alone, by CTC."""
+    DENOISING = "denoising"
+    """The decoder too."""
+    CONDITIONED = "conditioned"
+    """The decoder twice: a first pass without gradient conditions the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +47,13 @@ class LossConfig:
     """Share of rows whose canvas is noise throughout."""
     draft: float = 0.25
     """Share of rows whose canvas starts from the CTC draft."""
+    decoded: float = 1.0
+    """Share of batches that reach the decoder; the others train what hears, in less time."""
     conditioned: float = 0.5
-    """Share of batches with self-conditioning."""
+    """Share of those with self-conditioning."""
+    consistency: float = 0.0
+    """Weight of what two hearings of a batch, differently perturbed, should agree on; 0 hears each
+    batch once."""
 
 
 class MiddleCtc(nn.Module):
@@ -94,6 +111,25 @@ def teacher_forced(
     each = functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
     spoken = (steps <= lengths[:, None]).flatten()
     return prompt, (each * spoken).sum() / spoken.sum()
+
+
+def consistency_loss(logs: Tensor, counts: Tensor, text_lengths: Tensor) -> Tensor:
+    """Return how far two hearings of the same audio are apart, in nats a text token.
+
+    Each learns from the other as from a teacher: CR-CTC, Yao et al., 2024, arXiv 2410.05101. Here
+    the hearings differ in room, noise, microphone and vocal tract too, so that what is learnt of
+    some speakers holds for others.
+
+    Args:
+        logs: [2 * rows, frames, vocabulary], log-probabilities; the second half hears again.
+        counts: [2 * rows], frames of each row.
+        text_lengths: [2 * rows].
+    """
+    one, other = logs.chunk(2)
+    first, second = one.detach(), other.detach()
+    apart = (second.exp() * (second - one) + first.exp() * (first - other)).sum(dim=-1)
+    frames = torch.arange(logs.shape[1], device=logs.device) < counts[: len(one), None]
+    return (apart * frames).sum() / text_lengths.sum().clamp(min=1)
 
 
 def ctc_draft(logs: Tensor, counts: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -196,8 +232,10 @@ def diffusion_loss(
 
 
 __all__ = [
+    "Depth",
     "LossConfig",
     "MiddleCtc",
+    "consistency_loss",
     "corrupt",
     "ctc_draft",
     "diffusion_loss",

@@ -20,6 +20,7 @@ from stream_server.training.corpus import (
     Layout,
     Piece,
 )
+from stream_server.training.cuts import Cuts
 from stream_server.training.pack import RATE, Packed
 from stream_server.training.phones import Lexicon
 
@@ -258,7 +259,7 @@ def test_rows_are_made_of_parts_of_what_can_be_cut(
 ) -> None:
     """Of a set that is cut, rows begin with parts as often as asked; the audio is the words'."""
     config = BatchConfig(seconds=40.0, durations=(1.0,), speed=(1.0, 1.0), parts=1.0, empty=0.0)
-    cuts = [[] if " " not in clip.text else [4800] for clip in clips]
+    cuts = [Cuts(() if " " not in clip.text else (4800,)) for clip in clips]
     corpus = Corpus(clips, tokenizer, {"words": 1.0}, config, torch.device("cpu"), lexicon, cuts)
     halves = {}
     for clip in clips:
@@ -288,3 +289,39 @@ def test_without_cuts_there_are_no_parts(clips: list[Packed], tokenizer: Tokeniz
         for row, count in zip(batch.text, batch.text_lengths, strict=True)
     ]
     assert set(texts) - {""} <= said | {f"{a} {b}" for a in said for b in said}
+
+
+def test_rows_of_nothing_are_filled_with_what_is_around_words(
+    clips: list[Packed], tokenizer: Tokenizer, lexicon: Lexicon
+) -> None:
+    """Two stretches of the first clip are all there is: every row is made of them, and says so."""
+    config = BatchConfig(seconds=40.0, durations=(2.0,), speed=(1.0, 1.0), empty=1.0, quiet=1.0)
+    cuts = [Cuts((), ((0, 1000), (2000, 3500)))]
+    device = torch.device("cpu")
+    corpus = Corpus(clips, tokenizer, {"words": 1.0}, config, device, lexicon, cuts)
+    layout = corpus.draw(random.Random(1), 0)
+    batch = corpus.lay_out(layout)
+    assert not batch.text_lengths.any()
+    assert not batch.phone_lengths.any()
+    known = [clips[0].pcm[:1000], clips[0].pcm[2000:3500]]
+    for row, pieces in enumerate(by_row(layout)):
+        assert pieces[0].start == 0
+        ends = [piece.start for piece in pieces[1:]] + [int(batch.lengths[row])]
+        for piece, end in zip(pieces[:-1], ends[:-1], strict=True):
+            (wanted,) = [each for each in known if len(each) == end - piece.start]
+            heard = batch.pcm[row, piece.start : end - 2].numpy() * 32768
+            np.testing.assert_allclose(heard, wanted[:-2], atol=1.0)
+        assert ends[-1] >= RATE // 2
+    assert set(corpus.seconds) == {"tones", "words"}
+
+
+def test_some_rows_of_nothing_stay_empty(
+    clips: list[Packed], tokenizer: Tokenizer, lexicon: Lexicon
+) -> None:
+    config = BatchConfig(seconds=80.0, durations=(1.0,), empty=1.0, quiet=0.5)
+    cuts = [Cuts((), ((0, 1000),))]
+    device = torch.device("cpu")
+    corpus = Corpus(clips, tokenizer, {"words": 1.0}, config, device, lexicon, cuts)
+    layout = corpus.draw(random.Random(1), 0)
+    filled = len({row for row, _ in layout.pieces})
+    assert 20 < filled < 60

@@ -20,6 +20,7 @@ from stream_server.recogniser.checkpoint import load_model, load_recogniser
 from stream_server.recogniser.interface import Utterance
 from stream_server.training import embedded_run
 from stream_server.training.corpus import Corpus
+from stream_server.training.cuts import Cuts, write_cuts
 from stream_server.training.data import Clip
 from stream_server.training.embedded_run import (
     CUTS,
@@ -141,8 +142,8 @@ def test_cuts_that_lie_beside_a_pack_are_used(
 
     monkeypatch.setattr(embedded_run, "Corpus", Watched)
     train_embedded(recipe, pack, tmp_path / "without", CPU, QUICK)
-    cuts = [[number] for number in range(9)]
-    (pack / CUTS).write_text(json.dumps(cuts))
+    cuts = [Cuts((number,)) for number in range(9)]
+    write_cuts(pack / CUTS, cuts)
     train_embedded(recipe, pack, tmp_path / "with", CPU, QUICK)
     assert given == [[], cuts]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.augment import AugmentConfig
 from stream_server.training.corpus import Batch, Corpus, Layout
 from stream_server.training.loop import Trainer, describe, learning_rate, log_line, model_config
+from stream_server.training.losses import Depth
 from stream_server.training.recipe import OptimiserConfig, Recipe
 
 LOSSES = {"loss", "diffusion", "right", "autoregressive", "ctc", "middle_ctc"}
@@ -98,12 +99,61 @@ def test_the_total_is_the_weighted_sum(
     trainer = make_trainer(replace(recipe, losses=losses))
     values = {
         name: float(value.detach())
-        for name, value in trainer.losses(drawn[1], conditioned=False).items()
+        for name, value in trainer.losses(drawn[1], Depth.DENOISING).items()
     }
     assert set(values) == LOSSES
     names = ("diffusion", "autoregressive", "ctc", "middle_ctc")
     expected = sum(weight * values[name] for weight, name in zip((1, 2, 3, 4), names, strict=True))
     assert values["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_some_batches_stop_at_what_is_heard(
+    recipe: Recipe, make_trainer: MakeTrainer, drawn: Drawn
+) -> None:
+    """Then the decoder has no gradient, and what is reported of it is of the other batches."""
+    trainer = make_trainer(replace(recipe, losses=replace(recipe.losses, decoded=0.5)))
+    drawn_depths = [trainer._draw_depth() for _ in range(400)]
+    assert 160 < drawn_depths.count(Depth.HEARING) < 240
+    assert 60 < drawn_depths.count(Depth.CONDITIONED) < 140
+    losses = trainer.losses(drawn[1], Depth.HEARING)
+    assert set(losses) == {"loss", "ctc", "middle_ctc"}
+    torch.autograd.backward(losses["loss"])
+    layers = trainer.model.decoder.named_parameters()
+    assert not any(p.grad.any() for name, p in layers if "layers" in name and p.grad is not None)
+
+
+def test_means_are_over_the_updates_that_have_a_loss(
+    recipe: Recipe, make_trainer: MakeTrainer, make_corpus: MakeCorpus
+) -> None:
+    longer = replace(recipe, optimiser=replace(recipe.optimiser, steps=6))
+    trainer = make_trainer(replace(longer, losses=replace(recipe.losses, decoded=0.5)))
+    told: list[Mapping[str, float | str]] = []
+    trainer.run(make_corpus(), 6, 6, told.append)
+    (means,) = told
+    assert set(means) >= LOSSES
+    assert float(means["diffusion"]) > 1.5, "not diluted by the updates without it"
+
+
+def test_two_hearings_are_to_agree(recipe: Recipe, make_trainer: MakeTrainer, drawn: Drawn) -> None:
+    quiet = AugmentConfig(noise=0, babble=0, room=0, telephone=0, frequency_masks=0, time_masks=0)
+    calm = replace(recipe, losses=replace(recipe.losses, consistency=0.5), augment=quiet)
+    trainer = make_trainer(calm)
+    trainer.trained.train()
+    values = trainer.losses(drawn[1], Depth.DENOISING)
+    assert set(values) == LOSSES | {"consistency"}
+    weights = calm.losses
+    expected = sum(
+        getattr(weights, name) * float(value.detach())
+        for name, value in values.items()
+        if name not in ("loss", "right")
+    )
+    assert float(values["loss"].detach()) == pytest.approx(expected, rel=1e-5)
+    apart = []
+    for _ in range(12):
+        update(trainer, drawn, 3)
+        apart.append(float(trainer.losses(drawn[1], Depth.HEARING)["consistency"].detach()))
+    assert apart[-1] > 0
+    assert all(math.isfinite(each) for each in apart)
 
 
 def test_a_batch_of_nothing_is_trained_on(trainer: Trainer, make_corpus: MakeCorpus) -> None:
