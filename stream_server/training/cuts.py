@@ -32,6 +32,8 @@ _MARGIN = int(0.4 * RATE)
 """What is left between a word and what counts as quiet: CTC marks a word within it, late."""
 _LEAST = int(0.3 * RATE)
 """Of a quiet stretch."""
+_LOUD = 0.3
+"""Of a clip's level: what is as loud as that may be a word that its text does not have."""
 LONGEST = 5
 """Words of a part, at most."""
 
@@ -77,6 +79,12 @@ def quietest(pcm: Samples, around: int) -> int:
     return int(places[int(np.argmin(heard))])
 
 
+def _is_quiet(pcm: Samples, start: int, end: int) -> bool:
+    """Return whether a stretch is long and faint enough to be taken for one without words."""
+    level = float(pcm.astype(np.float64).std())
+    return end - start >= _LEAST and float(pcm[start:end].astype(np.float64).std()) < _LOUD * level
+
+
 def _cut(job: _Job) -> Cuts:
     """Return the cuts of a clip; nothing where its text does not fit into the frames."""
     spans = align(job.logs, [token for word in job.words for token in word])
@@ -90,7 +98,7 @@ def _cut(job: _Job) -> Cuts:
         (0, spans[0].start * job.hop - _MARGIN),
         (spans[-1].end * job.hop + _MARGIN, len(job.pcm)),
     )
-    quiet = tuple((start, end) for start, end in around if end - start >= _LEAST)
+    quiet = tuple((start, end) for start, end in around if _is_quiet(job.pcm, start, end))
     return Cuts(tuple(cuts) if in_order else (), quiet)
 
 
