@@ -348,7 +348,7 @@ def blend_checkpoints(
     new: Annotated[Path, typer.Argument(help="Checkpoint of a run.", exists=True)],
     old: Annotated[Path, typer.Argument(help="Checkpoint that it began from.", exists=True)],
     output: Annotated[Path, typer.Option(help="Folder to write the checkpoint into.")],
-    share: Annotated[float, typer.Option(help="Of the old weights, 0 to 1.")] = 0.3,
+    share: Annotated[float, typer.Option(help="Of the old weights, 0 to 1.")] = 0.12,
 ) -> None:
     """Mix the weights of a run with those that it began from."""
     model, tokenizer = load_model(new)

@@ -287,11 +287,12 @@ def test_a_run_is_mixed_with_what_it_began_from(
     for name, weights in (("new", new), ("old", old)):
         save_checkpoint(tmp_path / name, trainer.model.config, weights, tokenizer)
     words = ("blend", tmp_path / "new", tmp_path / "old", "--output", tmp_path / "mixed")
-    assert command(*words, "--share", "0.5").exit_code == 0
-    half = load_model(tmp_path / "mixed")[0].state_dict()
-    for name, each in new.items():
-        wanted = each + 0.5 if each.is_floating_point() else each
-        torch.testing.assert_close(half[name], wanted, atol=2e-3, rtol=1e-3, msg=name)
+    for more, share in (((), 0.12), (("--share", "0.5"), 0.5)):
+        assert command(*words, *more).exit_code == 0
+        mixed = load_model(tmp_path / "mixed")[0].state_dict()
+        for name, each in new.items():
+            wanted = each + share if each.is_floating_point() else each
+            torch.testing.assert_close(mixed[name], wanted, atol=2e-3, rtol=1e-3, msg=name)
     shards = (tmp_path / "mixed").glob("*.safetensors")
     stored = [name for shard in shards for name in load_file(shard)]
     assert sorted(stored) == sorted(new), "tied ones once"
