@@ -5,7 +5,7 @@ NumPy only: one utterance is a few hundred frames and states.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,9 +46,9 @@ class CtcFrames(Protocol):
         """Return when each token was said; none where they do not fit into the frames."""
 
     def read(self) -> float:
-        """Return what the decoder's causal half gives a token of the draft, 0 to 1.
+        """Ask the decoder's causal half what it gives a token of the draft, 0 to 1.
 
-        It is asked of brief drafts alone; 1 of others.
+        It is asked at each call, and of brief drafts alone; 1 of others.
         """
 
 
@@ -62,8 +62,8 @@ class DenseFrames:
     """The draft."""
     end: int
     """The token that ends a text."""
-    reading: float = 1.0
-    """See :meth:`CtcFrames.read`."""
+    reading: Callable[[], float] | None = None
+    """See :meth:`CtcFrames.read`; none where there is nobody to ask."""
 
     def draft(self) -> list[int]:
         """See :meth:`CtcFrames.draft`."""
@@ -83,7 +83,7 @@ class DenseFrames:
 
     def read(self) -> float:
         """See :meth:`CtcFrames.read`."""
-        return self.reading
+        return 1.0 if self.reading is None else self.reading()
 
 
 def align(

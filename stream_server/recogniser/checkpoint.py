@@ -36,6 +36,12 @@ LANGUAGE = "language.safetensors"
 EMBEDDED = Path(__file__).with_name("embedded")
 
 
+def untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a network's state with one name, the last, for each of the tensors that it ties."""
+    names = {tensor.data_ptr(): name for name, tensor in state.items()}
+    return {name: state[name] for name in names.values()}
+
+
 def save_checkpoint(
     folder: Path, config: ModelConfig, state: Mapping[str, Tensor], tokenizer: Tokenizer
 ) -> None:
@@ -45,7 +51,7 @@ def save_checkpoint(
         folder: where to; made if need be.
         config: the network.
         state: weights by the names of ``TranscriptionModel.state_dict``; of tensors that
-            DiffusionGemma ties, one name is enough.
+            DiffusionGemma ties, one name is enough (:func:`untied`).
         tokenizer: the encoding.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,4 +239,5 @@ __all__ = [
     "save_checkpoint",
     "save_config",
     "save_language",
+    "untied",
 ]

@@ -8,7 +8,9 @@ sampling (``denoise``), files (``checkpoint``) or rows that come and go (``recog
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -200,8 +202,13 @@ class TranscriptionModel(nn.Module):
         draft = self._draft(logs, prompt)
         if not 0 < len(draft) <= _LONE_TOKENS:
             return DenseFrames(logs, draft, END)
+        return DenseFrames(logs, draft, END, partial(self._read, draft, prompt))
+
+    @torch.inference_mode()
+    def _read(self, draft: Sequence[int], prompt: PromptCache) -> float:
+        """Return what the causal half gives a token of a draft, its end among them, 0 to 1."""
         (read,) = self.decoder.read([draft], prompt, TEXT, END)
-        return DenseFrames(logs, draft, END, math.exp(read / (len(draft) + 1)))
+        return math.exp(read / (len(draft) + 1))
 
     def ctc_logs(self, encoded: Encoded) -> list[Logs]:
         """Return what CTC hears in each row: [frames, vocabulary], log-probabilities."""

@@ -11,7 +11,7 @@ clatters can be a word to CTC, so of a lone word the decoder's causal half is as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ def keep(
     words: Sequence[Sequence[int]],
     spans: Sequence[TokenSpan] | None,
     guard: GuardConfig,
-    read: float = 1.0,
+    read: Callable[[], float] = lambda: 1.0,
 ) -> list[bool]:
     """Say which words of a text stay.
 
@@ -74,13 +74,15 @@ def keep(
         words: for each word, the places of its tokens.
         spans: of every token; none where the text does not fit into the audio at all.
         guard: the thresholds.
-        read: what the causal half gives a token of the text, 0 to 1.
+        read: asks the causal half what it gives a token of the text, 0 to 1. That is a pass of the
+            decoder, so it is called where the answer counts alone: of one word, by a guard with
+            ``lone``.
     """
     if spans is None:
         return [not (guard.word or guard.text or guard.brief)] * len(words)
     whole = support([spans[place] for word in words for place in word])
     if guard.lone and len(words) == 1:
-        is_noise = whole * read**_POWER < guard.lone
+        is_noise = whole * read() ** _POWER < guard.lone
     else:
         is_noise = len(words) <= _BRIEF and whole < guard.brief
     if is_noise or whole < guard.text:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream_protocol.messages import Endpointing
-from stream_server.recogniser.interface import SAMPLE_RATE, Pcm
+from stream_server.recogniser.interface import SAMPLE_RATE, Pcm, Utterance
 from stream_server.segmenter.buffer import PcmBuffer
 
 FRAME = 320
@@ -84,6 +84,34 @@ class Segment:
     def end(self) -> int:
         """Samples; the position after the last one."""
         return self.start + len(self.pcm)
+
+    def utterance(
+        self,
+        longest: int,
+        steps: int,
+        language: str | None,
+        *,
+        draft: tuple[int, ...] = (),
+        trace: bool = False,
+    ) -> Utterance:
+        """Return what is decoded of it: the same of a stream and of a file that holds it.
+
+        Args:
+            longest: samples that the recogniser takes.
+            steps: as those below, see :class:`Utterance`.
+            language: none lets the model decide.
+            draft: of a partial.
+            trace: whether the client asked for it.
+        """
+        # The noise comes from its place, so that a stream that is played again says the same.
+        return Utterance(
+            pcm=self.with_pause(longest),
+            steps=steps,
+            language=language,
+            draft=draft,
+            seed=self.start,
+            trace=trace,
+        )
 
     def with_pause(self, longest: int) -> Pcm:
         """Return the audio as if the stream had gone on in silence: with what is missing.

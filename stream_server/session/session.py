@@ -39,7 +39,7 @@ from stream_protocol.messages import (
 from stream_protocol.messages import SpeechEnded as SpeechEndedMessage
 from stream_protocol.messages import SpeechStarted as SpeechStartedMessage
 from stream_server.errors import LimitReached, error_message, wire_error
-from stream_server.recogniser.interface import SAMPLE_RATE, Pcm, RecogniserInfo, Utterance
+from stream_server.recogniser.interface import SAMPLE_RATE, Pcm, RecogniserInfo
 from stream_server.scheduler.request import Decoded, Reply, Request
 from stream_server.segmenter.segmenter import FRAME, Segment, Segmenter, SegmentEvent, SpeechStarted
 from stream_server.session.effects import Cancel, Close, Effect, Promote, Send, Submit
@@ -462,14 +462,8 @@ class Session:
         is_likely: bool = False,
     ) -> Submit:
         segment.revision += 1
-        utterance = Utterance(
-            pcm=audio.with_pause(self._policy.info.max_samples),
-            steps=steps,
-            language=self._language,
-            draft=draft,
-            seed=audio.start,
-            trace=self._start.trace,
-        )
+        most, trace = self._policy.info.max_samples, self._start.trace
+        utterance = audio.utterance(most, steps, self._language, draft=draft, trace=trace)
         return Submit(
             Request(
                 stream=self._id,

@@ -19,6 +19,7 @@ from stream_server.recogniser.checkpoint import (
     save_checkpoint,
     save_config,
     save_language,
+    untied,
 )
 from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.support import GuardConfig
@@ -347,15 +348,14 @@ def blend_checkpoints(
     new: Annotated[Path, typer.Argument(help="Checkpoint of a run.", exists=True)],
     old: Annotated[Path, typer.Argument(help="Checkpoint that it began from.", exists=True)],
     output: Annotated[Path, typer.Option(help="Folder to write the checkpoint into.")],
-    share: Annotated[float, typer.Option(help="Of the old weights, 0 to 1.")] = 0.3,
+    share: Annotated[float, typer.Option(help="Of the old weights, 0 to 1.")] = 0.12,
 ) -> None:
     """Mix the weights of a run with those that it began from."""
     model, tokenizer = load_model(new)
-    weights = blend(model.state_dict(), load_model(old)[0].state_dict(), share)
-    # Of tensors that are tied one name is enough.
-    names = {each.data_ptr(): name for name, each in model.state_dict().items()}.values()
-    kept = {name: weights[name] for name in names}
-    save_checkpoint(output, model.config, kept, tokenizer)
+    begun, _ = load_model(old)
+    # Mixed, tensors that are tied would be apart, and stored as often as they have names.
+    weights = blend(untied(model.state_dict()), untied(begun.state_dict()), share)
+    save_checkpoint(output, model.config, weights, tokenizer)
 
 
 @app.command()

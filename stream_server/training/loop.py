@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stream_server.recogniser.checkpoint import untied
 from stream_server.recogniser.model import Encoded, ModelConfig, TranscriptionModel
 from stream_server.recogniser.tokenizer import END, Tokenizer
 from stream_server.training.augment import mask_features, perturb, stretch_features
@@ -127,7 +128,12 @@ class Trainer:
             parameter.grad = torch.zeros_like(parameter)
         torch.manual_seed(recipe.seed + place)  # the same weights, other noise
         self.gradients = GraphedGradients(self._compute, device)
-        self.live = dict(self._tensors())
+        self.live = {
+            name: tensor.detach()
+            for name, tensor in untied(self.trained.state_dict()).items()
+            if tensor.is_floating_point()
+        }
+        """The floating-point tensors, one name for those that are tied."""
         self.average = {name: tensor.detach().clone() for name, tensor in self.live.items()}
         self.step = 0
         self.seconds = 0.0
@@ -135,11 +141,6 @@ class Trainer:
         self.budget = math.inf
         """Seconds that the whole run may take; the schedule then follows the clock."""
         self._began = time.monotonic()
-
-    def _tensors(self) -> list[tuple[str, Tensor]]:
-        """Return the floating-point tensors, one name for those that are tied."""
-        unique = {t.data_ptr(): (name, t) for name, t in self.trained.state_dict().items()}
-        return [(name, t.detach()) for name, t in unique.values() if t.is_floating_point()]
 
     def done(self) -> float:
         """Return the share of the run that lies behind."""

@@ -18,7 +18,7 @@ import numpy as np
 from stream_protocol.messages import CLOCK_RATE, Endpointing
 from stream_server.audio import decode_blocks
 from stream_server.errors import DeadlineExceeded, InvalidField
-from stream_server.recogniser.interface import Hypothesis, Pcm, RecogniserInfo, Utterance
+from stream_server.recogniser.interface import Hypothesis, Pcm, RecogniserInfo
 from stream_server.scheduler.request import Decoded, Failed, Reply, Request
 from stream_server.segmenter.segmenter import Segment, Segmenter, SegmentEvent
 from stream_server.segmenter.vad import Vad
@@ -222,15 +222,9 @@ def _submit(job: FileJob, segment: Segment, services: Services) -> asyncio.Futur
         if not loop.is_closed():
             loop.call_soon_threadsafe(resolve, reply)
 
-    # The very utterance of a session's final, so that a file says what its stream would.
+    steps = job.steps or services.recogniser.steps
     most = services.info.max_samples
-    utterance = Utterance(
-        segment.with_pause(most)[:most],
-        steps=job.steps or services.recogniser.steps,
-        language=job.language,
-        seed=segment.start,
-        trace=job.trace,
-    )
+    utterance = segment.utterance(most, steps, job.language, trace=job.trace)
     request = Request(
         job.name, segment.number, 1, is_final=True, utterance=utterance, is_live=False
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -106,6 +106,38 @@ def test_the_first_word_that_stays_begins_the_text(
     row.ctc = DenseFrames(logs, (), END)
     recogniser.retune("noise", GuardConfig(0.1, 0))
     assert finish(recogniser, row)[0][-1].text == "seven"
+
+
+@pytest.mark.parametrize(
+    ("text", "lone", "asked"), [("six", 0.2, 1), ("six", 0.0, 0), ("six seven", 0.2, 0)]
+)
+def test_the_causal_half_is_asked_once_of_a_text_of_one_word_and_never_of_others(
+    make_model: Callable[..., TranscriptionModel],
+    make: MakeRecogniser,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    lone: float,
+    asked: int,
+) -> None:
+    model, calls = make_model(), []
+    own = model.decoder.read
+
+    def read(texts: Sequence[Sequence[int]], *prompt: Any) -> list[float]:
+        calls.append([list(each) for each in texts])
+        return own(texts, *prompt)
+
+    monkeypatch.setattr(model.decoder, "read", read)
+    monkeypatch.setattr(
+        model.decoder, "denoise", Script(tokenizer.size, sure(tokenizer.encode(text)))
+    )
+    recogniser = make(model)
+    recogniser.retune("noise", GuardConfig(0, 0, lone=lone))
+    rows = recogniser.start([Utterance(sound(6_000), steps=2, trace=True)])
+    draft = rows[0].ctc.draft()
+    assert 0 < len(draft) <= 12, "brief, so that it may be asked of"
+    finish(recogniser, *rows)
+    assert calls == [[draft]] * asked
 
 
 def test_the_start_can_be_another(make: MakeRecogniser) -> None:

@@ -67,12 +67,37 @@ def test_of_a_lone_word_the_causal_half_is_asked_too() -> None:
 
     def kept(words: int, read: float) -> list[bool]:
         spans = [TokenSpan(place, place + 1, 0.8) for place in range(words)]
-        return keep([[place] for place in range(words)], spans, guard, read)
+        return keep([[place] for place in range(words)], spans, guard, lambda: read)
 
     assert kept(1, 0.9) == [True]  # 0.8 * 0.9**8 = 0.34
     assert kept(1, 0.8) == [False]  # 0.13
     assert kept(2, 1.0) == [False] * 2, "of two the support alone counts"
     assert kept(4, 0.01) == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "lone", "fits", "asked"),
+    [
+        (1, 0.2, True, 1),
+        (0, 0.2, True, 0),
+        (2, 0.2, True, 0),
+        (1, 0.0, True, 0),
+        (1, 0.2, False, 0),
+    ],
+)
+def test_the_causal_half_is_asked_where_its_answer_counts(
+    words: int, lone: float, fits: bool, asked: int
+) -> None:
+    calls = []
+
+    def read() -> float:
+        calls.append(words)
+        return 1.0
+
+    spans = [TokenSpan(place, place + 1, 0.8) for place in range(words)]
+    guard = GuardConfig(word=0.1, text=0.3, brief=0.5, lone=lone)
+    keep([[place] for place in range(words)], spans if fits else None, guard, read)
+    assert len(calls) == asked
 
 
 def test_a_text_that_does_not_fit_into_the_audio_goes() -> None:

@@ -289,6 +289,18 @@ def test_what_is_missing_is_made_of_the_quietest_that_was_heard() -> None:
     assert 0 < np.sqrt(np.mean(loud**2)) < 0.011
 
 
+def test_what_is_decoded_is_the_audio_with_its_pause_and_noise_of_its_place() -> None:
+    segment = Segment(3, 7 * FRAME, audio(20), is_final=True, missing=3 * FRAME)
+    asked = segment.utterance(10**6, 5, "de", draft=(8, 9), trace=True)
+    np.testing.assert_array_equal(asked.pcm, segment.with_pause(10**6))
+    assert len(asked.pcm) == 23 * FRAME
+    assert asked.seed == 7 * FRAME
+    assert (asked.steps, asked.language, asked.draft, asked.trace) == (5, "de", (8, 9), True)
+    plain = segment.utterance(20 * FRAME, 1, None)
+    assert len(plain.pcm) == 20 * FRAME, "no longer than the recogniser takes"
+    assert (plain.language, plain.draft, plain.trace) == (None, (), False)
+
+
 def test_segments_that_ended_by_themselves_miss_nothing() -> None:
     events = feed(Segmenter(Endpointing()), audio(100), pattern((10, 30), (60, 0)))
     assert [segment.missing for segment in finals(events)] == [0]

@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from stream_server.errors import ConfigError, DiffscribeError
-from stream_server.recogniser.checkpoint import load_model
+from stream_server.recogniser.checkpoint import load_model, save_checkpoint, untied
+from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.cli import app
 from stream_server.training.cuts import Cuts, read_cuts
+from stream_server.training.loop import Trainer
 from stream_server.training.pack import RATE, Samples, read_packs, read_spoken
 from stream_server.training.phones import Lexicon
 from stream_server.training.synthesis import DIGITS
@@ -273,6 +277,25 @@ def test_a_synthesiser_that_is_missing_is_told_at_once(
     with pytest.raises(DiffscribeError, match="apt-get install espeak-ng"):
         command(*words, *options[words[0]])
     assert not (tmp_path / "packed").exists()
+
+
+def test_a_run_is_mixed_with_what_it_began_from(
+    trainer: Trainer, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    new = untied(trainer.model.state_dict())
+    old = {name: each + 1 if each.is_floating_point() else each for name, each in new.items()}
+    for name, weights in (("new", new), ("old", old)):
+        save_checkpoint(tmp_path / name, trainer.model.config, weights, tokenizer)
+    words = ("blend", tmp_path / "new", tmp_path / "old", "--output", tmp_path / "mixed")
+    for more, share in (((), 0.12), (("--share", "0.5"), 0.5)):
+        assert command(*words, *more).exit_code == 0
+        mixed = load_model(tmp_path / "mixed")[0].state_dict()
+        for name, each in new.items():
+            wanted = each + share if each.is_floating_point() else each
+            torch.testing.assert_close(mixed[name], wanted, atol=2e-3, rtol=1e-3, msg=name)
+    shards = (tmp_path / "mixed").glob("*.safetensors")
+    stored = [name for shard in shards for name in load_file(shard)]
+    assert sorted(stored) == sorted(new), "tied ones once"
 
 
 @pytest.mark.parametrize("words", [("run",), ("pack",), ("run", "nowhere.toml")])
