@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-LOSSES = ("ctc", "autoregressive", "diffusion", "middle_ctc")
+LOSSES = ("ctc", "autoregressive", "diffusion", "middle_ctc", "consistency")
 
 
 def draw_curves(log: Path, picture: Path) -> None:
