@@ -126,14 +126,8 @@ class BeamSearch:
         for frame in logs.astype(np.float64):
             beam = self._after(beam, frame)
         ends, _ = self._earned(beam.contexts, np.full(len(beam.last), _END), 0.0)
-        scores = beam.scores + ends
-        is_text = beam.last >= 0
-        if not is_text.all():
-            # How likely it is that nothing was said no text can tell: what is heard decides, so
-            # that no text stands as the best one would without the language model.
-            heard = np.logaddexp(beam.blank, beam.said)[~is_text]
-            likeliest = int(np.argmax(np.where(is_text, scores, -np.inf)))
-            scores[~is_text] = heard + (beam.bonus + ends)[likeliest] * is_text.any()
+        # No text is no unlikely text: noise is full of it.
+        scores = beam.scores + np.where(beam.last >= 0, ends, 0.0)
         best = np.argsort(-scores, kind="stable")[: self._config.candidates]
         return [Candidate(beam.texts[place], float(scores[place])) for place in best]
 

@@ -480,8 +480,7 @@ class DiffusionRecogniser:
         hop = self._model.samples_per_ctc_frame
         spoken = self._tokenizer.words(said.tokens)
         words: list[HypothesisWord] = []
-        is_repeated = len({text.strip() for text, _ in spoken}) == 1
-        kept = keep([places for _, places in spoken], spans, guard, ctc.read, is_repeated)
+        kept = keep([places for _, places in spoken], spans, guard, ctc.read)
         for (text, places), stays in zip(spoken, kept, strict=True):
             if not stays:
                 continue

@@ -67,7 +67,6 @@ def keep(
     spans: Sequence[TokenSpan] | None,
     guard: GuardConfig,
     read: Callable[[], float] = lambda: 1.0,
-    is_repeated: bool = False,
 ) -> list[bool]:
     """Say which words of a text stay.
 
@@ -78,14 +77,12 @@ def keep(
         read: asks the causal half what it gives a token of the text, 0 to 1. That is a pass of the
             decoder, so it is called where the answer counts alone: of one word, by a guard with
             ``lone``.
-        is_repeated: whether all words are the same one, which then counts as a lone word: a hum
-            is heard as a word, and a long hum as the word said again.
     """
     if spans is None:
         return [not (guard.word or guard.text or guard.brief)] * len(words)
     whole = support([spans[place] for word in words for place in word])
-    if guard.lone and (len(words) == 1 or is_repeated):
-        is_noise = whole * read() ** (_POWER * len(words)) < guard.lone
+    if guard.lone and len(words) == 1:
+        is_noise = whole * read() ** _POWER < guard.lone
     else:
         is_noise = len(words) <= _BRIEF and whole < guard.brief
     if is_noise or whole < guard.text:

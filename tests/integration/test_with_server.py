@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from jiwer import wer
 
 from stream_client.sources import decode_file
 
@@ -69,8 +68,7 @@ def test_the_embedded_model_hears_the_bundled_clip() -> None:
     assert code == 0, errors
     words = re.findall(r"[a-z']+", (TESTS / "data" / "digits.txt").read_text())
     heard = [line for line in output.splitlines() if not line.startswith(("$", "diffscribe"))]
-    # "is" of this voice is taken for "as" at times; all else is there.
-    assert wer(" ".join(words), " ".join(re.findall(r"[a-z']+", " ".join(heard).lower()))) < 0.1
+    assert re.findall(r"[a-z']+", " ".join(heard).lower()) == words
 
 
 def test_the_commands_status_is_passed_on_and_the_server_is_gone() -> None:
