@@ -19,6 +19,7 @@ WITHOUT_A_FILE: Mapping[str, str] = {}
 """Modules without a test file of their own, and why."""
 OF_NO_MODULE: Mapping[str, str] = {
     "protocol/test_vectors.py": "the golden conversations are data; codec and connection pass them",
+    "server/training/test_away.py": "the scripts of training/away",
 }
 """Test files that mirror no module, and why."""
 LONGEST = 600

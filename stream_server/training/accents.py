@@ -47,6 +47,24 @@ _CHINESE: tuple[Habit, ...] = (
     (f"{_NOT_FIRST}([tdkɡpbsz]){_END}", "\\1ə"),
     ("T", "t"),
     ("əɹ", "ə"),
+    ("ɜɹ", "ə"),
+    ("l", "n"),
+    ("n(?=[ˈˌ]?[aeiouɑɔəɛɪʊʌæAIOQWY])", "l"),
+    ("ɹ", "w"),
+    ("ɹ", "l"),
+    (f"{_NOT_FIRST}ɹ(?=[aeiouɑɔəɛɪʊʌæAIOQWY])", ""),
+    ("ʃ", "s"),
+    ("ɛ", "æ"),
+    ("ɛ", "ɪ"),
+    ("u", "ʊ"),
+    ("ɑ", "ʌ"),
+    ("W", "ɑ"),
+    ("I", "a"),
+    ("A", "ɪ"),
+    (f"{_NOT_FIRST}n{_END}", ""),
+    (f"{_NOT_FIRST}[sz]{_END}", ""),
+    (f"(?<=[nlskpf])[tdsz]{_END}", ""),
+    (f"{_NOT_FIRST}([tdkɡpbsz])(?=[tdkɡpbszlɹmnf])", "\\1ə"),
 )
 _SOUTH_ASIAN: tuple[Habit, ...] = (
     ("θ", "t"),
@@ -114,6 +132,7 @@ _GERMANIC: tuple[Habit, ...] = (
     ("O", "oː"),
     *_BRITISH,
 )
+_USUAL = 28
 _BY_VOICE: Mapping[str, tuple[Habit, ...]] = {
     "z": _CHINESE,
     "h": _SOUTH_ASIAN,
@@ -135,12 +154,13 @@ def draw_habits(voice: str, chance: random.Random) -> tuple[Habit, ...]:
         chance: what is drawn from.
     """
     accent = _BY_VOICE.get(voice[0])
-    if chance.random() > (0.8 if accent else 0.3):
+    if chance.random() > (0.85 if accent else 0.5):
         return ()
     if accent is None:
         every = (_CHINESE, _SOUTH_ASIAN, _ROMANCE, _GERMANIC, _JAPANESE)
-        accent = chance.choices(every, (0.4, 0.25, 0.15, 0.15, 0.05))[0]
-    strength = chance.uniform(0.1, 0.6)
+        accent = chance.choices(every, (0.6, 0.15, 0.1, 0.1, 0.05))[0]
+    # Of a long list no more are had than of one of 28.
+    strength = chance.uniform(0.1, 0.6) * min(1.0, _USUAL / len(accent))
     return tuple(habit for habit in accent if chance.random() < strength)
 
 
@@ -157,4 +177,11 @@ def say_by_habit(said: str, habits: tuple[Habit, ...], chance: random.Random) ->
     return said
 
 
-__all__ = ["Habit", "draw_habits", "say_by_habit"]
+def hesitate(said: str, share: float, chance: random.Random) -> str:
+    """Return symbols with a pause behind this share of the words."""
+    words = said.split(" ")
+    behind = [", " if chance.random() < share else " " for _ in words[1:]]
+    return "".join(part for pair in zip(words, [*behind, ""], strict=True) for part in pair)
+
+
+__all__ = ["Habit", "draw_habits", "hesitate", "say_by_habit"]

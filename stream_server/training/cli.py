@@ -131,7 +131,8 @@ def pack(
     if prose is not None:
         texts["prose"] = plain_sentences(read_prose(prose), sealed)
     _write_texts(output / TEXTS, texts)
-    said = [line for lines in texts.values() for line in lines]
+    # What 'draw' put there before is said too.
+    said = [line for lines in read_texts(output / TEXTS).values() for line in lines]
     write_lexicon(output / "lexicon.json", [*said, *(clip.text for clip in clips), *DIGITS])
 
 
@@ -164,6 +165,7 @@ def draw(
     sealed = sealed_texts(_held_out(speech, recipe.speech))
     drawer = Drawer(read_trigrams(trigrams or packaged()), recipe.seed)
     began, count, lines = time.monotonic(), 0, 0
+    texts.mkdir(parents=True, exist_ok=True)
     with (texts / "drawn.txt").open("w", encoding="utf-8") as file:
         while count < words:
             for line in plain_sentences(drawer.sentences(), sealed, 1):

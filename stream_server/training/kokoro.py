@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_server.errors import ConfigError
-from stream_server.training.accents import Habit, draw_habits, say_by_habit
+from stream_server.training.accents import Habit, draw_habits, hesitate, say_by_habit
 from stream_server.training.exported import read_exported
 from stream_server.training.pack import Packed, Samples
 from stream_server.training.synthesis import resample
@@ -67,6 +67,10 @@ class Line:
     speed: float
     habits: tuple[Habit, ...] = ()
     """Of somebody who learnt English later."""
+    pauses: float = 0.0
+    """Share of the words that a pause follows."""
+    height: float = 1.0
+    """By how much pitch and formants lie higher than the voice's own: a child's over 1."""
 
 
 def draw_lines(texts: Sequence[str], voices: Sequence[str], seed: int) -> list[Line]:
@@ -89,8 +93,21 @@ def draw_lines(texts: Sequence[str], voices: Sequence[str], seed: int) -> list[L
         )
         british = names[0][0] == "b" or chance.random() < 0.15
         speed, habits = chance.uniform(0.75, 1.3), draw_habits(names[0], chance)
-        drawn.append(Line(text, mixture, british, speed, habits))
+        pauses = 0.0
+        if habits:  # who learns it reads slowly, and some stop behind a word
+            speed *= chance.uniform(0.75, 1.0)
+            pauses = chance.uniform(0.1, 0.5) if chance.random() < 0.4 else 0.0
+        height = _draw_height(chance)
+        drawn.append(Line(text, mixture, british, speed, habits, pauses, height))
     return drawn
+
+
+def _draw_height(chance: random.Random) -> float:
+    """Draw how small a speaker is: a third are children, whom no voice is of, a tenth are large."""
+    kind = chance.random()
+    if kind < 0.35:
+        return chance.uniform(1.1, 1.4)
+    return chance.uniform(0.88, 1.0) if kind < 0.45 else 1.0
 
 
 def spell(said: str, british: bool) -> str:
@@ -257,13 +274,16 @@ class Speaker:
     def speak(self, line: Line) -> Samples:
         """Say a line at 16 kHz."""
         said = symbols(line.text, line.british)
-        said = say_by_habit(said, line.habits, random.Random(line.text))
+        chance = random.Random(line.text)
+        said = hesitate(say_by_habit(said, line.habits, chance), line.pauses, chance)
         places = [self._places[each] for each in said if each in self._places][:_LONGEST]
         style = torch.from_numpy(self.style(line.voices, len(places)))[None]
         tokens = torch.tensor([[0, *places, 0]])
-        audio = self._network(tokens.to(self._device), style.to(self._device), line.speed)
+        # Played faster it sounds higher, so it is said slower for it.
+        speed = line.speed / line.height
+        audio = self._network(tokens.to(self._device), style.to(self._device), speed)
         pcm = (audio.float().cpu().numpy() * 32767).clip(-32768, 32767).astype(np.int16)
-        return resample(pcm, _RATE)
+        return resample(pcm, round(_RATE * line.height))
 
 
 def speak_lines(

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from stream_server.training.graphs import GraphedGradients, Losses
 from stream_server.training.losses import (
     Depth,
     MiddleCtc,
+    carry,
     consistency_loss,
     ctc_draft,
     diffusion_loss,
@@ -171,6 +172,7 @@ class Trainer:
             losses = {}
             if depth is not Depth.HEARING:
                 once = encoded.first(len(batch.lengths))
+                once = replace(once, tokens=carry(once.tokens, weights.carried))
                 losses = self._decoder_losses(batch, once, depth is Depth.CONDITIONED)
         counts = encoded.counts * model.config.ctc_parts
         losses["ctc"] = ctc_loss(encoded.ctc, counts, heard.text, heard.text_lengths)

@@ -49,6 +49,9 @@ class LossConfig:
     """Share of rows whose canvas starts from the CTC draft."""
     decoded: float = 1.0
     """Share of batches that reach the decoder; the others train what hears, in less time."""
+    carried: float = 1.0
+    """Share of the decoder's gradient that goes on into projector and encoder. It has as much noise
+    as CTC's, which drowns what a small batch has to say of hearing."""
     conditioned: float = 0.5
     """Share of those with self-conditioning."""
     consistency: float = 0.0
@@ -130,6 +133,11 @@ def consistency_loss(logs: Tensor, counts: Tensor, text_lengths: Tensor) -> Tens
     apart = (second.exp() * (second - one) + first.exp() * (first - other)).sum(dim=-1)
     frames = torch.arange(logs.shape[1], device=logs.device) < counts[: len(one), None]
     return (apart * frames).sum() / text_lengths.sum().clamp(min=1)
+
+
+def carry(tokens: Tensor, share: float) -> Tensor:
+    """Return the same numbers, of whose gradient a share goes on to what made them."""
+    return tokens if share == 1.0 else torch.lerp(tokens.detach(), tokens, share)
 
 
 def ctc_draft(logs: Tensor, counts: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -235,6 +243,7 @@ __all__ = [
     "Depth",
     "LossConfig",
     "MiddleCtc",
+    "carry",
     "consistency_loss",
     "corrupt",
     "ctc_draft",

@@ -32,8 +32,6 @@ client that has gone is noticed."""
 _IN_FLIGHT = 4
 """Segments of one file in the engine at once: enough to fill a batch, few enough that a file does
 not take the places of live sessions."""
-_MARGIN = CLOCK_RATE // 2
-"""Samples by which a segment may outlast the segmenter's maximum: its trailing silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ def find_segments(
     Raises:
         BadAudio: the file holds no audio that can be decoded.
     """
-    longest = (info.max_samples - _MARGIN) * 1000 // CLOCK_RATE
+    longest = info.max_samples * 1000 // CLOCK_RATE
     endpointing = Endpointing()
     if longest < endpointing.max_segment_ms:
         endpointing = Endpointing(max_segment_ms=longest)

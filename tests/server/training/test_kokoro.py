@@ -48,7 +48,8 @@ def test_a_mixture_is_of_one_to_three_voices_whose_shares_are_one() -> None:
     for line in drawn:
         assert math.isclose(sum(share for _, share in line.voices), 1)
         assert all(share > 0 for _, share in line.voices)
-        assert 0.75 <= line.speed <= 1.3
+        slowest = 0.75 * 0.75 if line.habits else 0.75
+        assert slowest <= line.speed <= 1.3
     counts = [len(line.voices) for line in drawn]
     assert set(counts) == {1, 2, 3}
     assert 300 < counts.count(1) < 400
@@ -63,6 +64,16 @@ def test_most_voices_are_english_and_theirs_decides_the_accent() -> None:
     assert all(line.british for line in drawn if line.voices[0][0][0] == "b")
     others = [line.british for line in drawn if line.voices[0][0][0] != "b"]
     assert sum(others) / len(others) == pytest.approx(0.15, abs=0.04)
+
+
+def test_a_third_are_children_and_some_learners_stop_between_words() -> None:
+    drawn = draw_lines(TEXTS, NAMES, seed=1)
+    assert sum(line.height > 1 for line in drawn) / len(drawn) == pytest.approx(0.35, abs=0.04)
+    assert all(0.88 <= line.height <= 1.4 for line in drawn)
+    stopping = [line for line in drawn if line.pauses]
+    assert all(line.habits for line in stopping)
+    learners = sum(bool(line.habits) for line in drawn)
+    assert len(stopping) / learners == pytest.approx(0.4, abs=0.05)
 
 
 def test_voices_of_other_languages_do_where_none_is_english() -> None:
@@ -108,9 +119,10 @@ def test_words_are_apart_and_end_with_a_full_stop() -> None:
 def test_what_is_said_is_speech_of_our_rate(kokoro_folder: Path) -> None:
     speaker = Speaker(kokoro_folder, CPU)
 
-    def say(*voices: tuple[str, float], speed: float = 1.0) -> np.ndarray:
+    def say(*voices: tuple[str, float], speed: float = 1.0, height: float = 1.0) -> np.ndarray:
         torch.manual_seed(0)
-        return speaker.speak(Line("hello there", voices, british=False, speed=speed))
+        line = Line("hello there", voices, british=False, speed=speed, height=height)
+        return speaker.speak(line)
 
     plain = say(("af_one", 1.0))
     # Twelve symbols and both ends, of two frames and a half: 14 x 2.5 x 25 ms.
@@ -119,6 +131,10 @@ def test_what_is_said_is_speech_of_our_rate(kokoro_folder: Path) -> None:
     assert np.abs(plain).max() > 0
     np.testing.assert_array_equal(plain, say(("af_one", 1.0)))
     assert len(say(("af_one", 1.0), speed=0.5)) > 1.3 * len(plain)
+    # A child's is as long: said slower, and played faster for it.
+    high = say(("af_one", 1.0), height=1.25)
+    assert len(high) == pytest.approx(len(plain), rel=0.15)
+    assert len(high) == pytest.approx(len(say(("af_one", 1.0), speed=0.8)) / 1.25, abs=1)
     mixed = say(("af_one", 0.5), ("am_two", 0.5))
     assert mixed.shape != plain.shape or (mixed != plain).any()
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from stream_server.recogniser.checkpoint import load_model, save_checkpoint
 from stream_server.recogniser.tokenizer import Tokenizer
@@ -120,6 +121,21 @@ def test_some_batches_stop_at_what_is_heard(
     torch.autograd.backward(losses["loss"])
     layers = trainer.model.decoder.named_parameters()
     assert not any(p.grad.any() for name, p in layers if "layers" in name and p.grad is not None)
+
+
+def test_the_encoder_can_be_spared_what_the_decoder_wants(
+    recipe: Recipe, make_trainer: MakeTrainer, drawn: Drawn
+) -> None:
+    alone = replace(recipe.losses, ctc=0.0, middle_ctc=0.0, carried=0.0)
+    trainer = make_trainer(replace(recipe, losses=alone))
+    torch.autograd.backward(trainer.losses(drawn[1], Depth.DENOISING)["loss"])
+
+    def is_moved(module: nn.Module) -> bool:
+        return any(bool(p.grad.any()) for p in module.parameters() if p.grad is not None)
+
+    assert is_moved(trainer.model.decoder)
+    assert not is_moved(trainer.model.projector)
+    assert not is_moved(trainer.model.encoder)
 
 
 def test_means_are_over_the_updates_that_have_a_loss(

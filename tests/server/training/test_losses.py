@@ -26,6 +26,7 @@ from stream_server.training.loop import Trainer
 from stream_server.training.losses import (
     LossConfig,
     MiddleCtc,
+    carry,
     consistency_loss,
     corrupt,
     ctc_draft,
@@ -366,3 +367,16 @@ def test_equal_hearings_are_not_apart() -> None:
     logs = torch.randn(2, 5, 7).log_softmax(dim=-1).repeat(2, 1, 1)
     loss = consistency_loss(logs, torch.full((4,), 5), torch.full((4,), 2))
     assert float(loss) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_gradient_is_carried_on(share: float) -> None:
+    made = torch.randn(3, 4, requires_grad=True)
+    seen = carry(made, share)
+    torch.testing.assert_close(seen, made)
+    (seen * 2).sum().backward()
+    if share:
+        assert made.grad is not None
+        torch.testing.assert_close(made.grad, torch.full((3, 4), 2 * share))
+    else:
+        assert made.grad is None or not made.grad.any()
