@@ -13,6 +13,7 @@ mkdir -p "$work/pack" "$work/start" "$work/kokoro"
 export PATH="$work/say/bin:$PATH" PYTHONPATH="$work/source" PYTHONWARNINGS=ignore HF_HUB_OFFLINE=1
 recipe=$work/source/recipe.toml
 cores=$(nproc)
+few=$(((cores + 4) / 5)) # for what needs no GPU
 gpus=$(nvidia-smi -L | wc -l)
 
 train() { # NAME ARGUMENT... in the background, also after this shell
@@ -41,13 +42,13 @@ begin() {
     for file in kokoro.onnx.xz.*; do [ ! -e "$file" ] || mv "$file" "$work/"; done
     if [ -d "$work/source" ] && [ ! -e "$work/synthetic.log" ]; then
         python3 -c "import stream_server.training.cli"
-        train synthetic synthesise "$recipe" --data "$work/pack" --workers $((cores / 5))
+        train synthetic synthesise "$recipe" --data "$work/pack" --workers "$few"
     fi
     if [ -d "$work/source" ] && [ -e "$work/kokoro.onnx.xz.01" ] && [ ! -e "$work/kokoro.log" ]; then
         cat "$work"/kokoro.onnx.xz.* | xz -dc >"$work/kokoro/kokoro.onnx"
         train kokoro kokoro "$recipe" --data "$work/pack" --voices "$work/kokoro" \
             --devices "$(seq -f cuda:%g -s, 0 $((gpus - 1)))" \
-            --workers $((cores - cores / 5)) --minutes "${SAID:-4.6}"
+            --workers $((cores - few)) --minutes "${SAID:-4.6}"
     fi
     sleep "${1:-0}"
     tell synthetic kokoro
