@@ -133,6 +133,7 @@ _GERMANIC: tuple[Habit, ...] = (
     *_BRITISH,
 )
 _USUAL = 28
+"""Habits of an accent whose strength is taken as it is drawn."""
 _BY_VOICE: Mapping[str, tuple[Habit, ...]] = {
     "z": _CHINESE,
     "h": _SOUTH_ASIAN,
@@ -159,7 +160,7 @@ def draw_habits(voice: str, chance: random.Random) -> tuple[Habit, ...]:
     if accent is None:
         every = (_CHINESE, _SOUTH_ASIAN, _ROMANCE, _GERMANIC, _JAPANESE)
         accent = chance.choices(every, (0.6, 0.15, 0.1, 0.1, 0.05))[0]
-    # Of a long list no more are had than of one of 28.
+    # Of a longer list no more are had.
     strength = chance.uniform(0.1, 0.6) * min(1.0, _USUAL / len(accent))
     return tuple(habit for habit in accent if chance.random() < strength)
 
@@ -179,9 +180,8 @@ def say_by_habit(said: str, habits: tuple[Habit, ...], chance: random.Random) ->
 
 def hesitate(said: str, share: float, chance: random.Random) -> str:
     """Return symbols with a pause behind this share of the words."""
-    words = said.split(" ")
-    behind = [", " if chance.random() < share else " " for _ in words[1:]]
-    return "".join(part for pair in zip(words, [*behind, ""], strict=True) for part in pair)
+    first, *others = said.split(" ")
+    return first + "".join(f"{',' if chance.random() < share else ''} {word}" for word in others)
 
 
 __all__ = ["Habit", "draw_habits", "hesitate", "say_by_habit"]

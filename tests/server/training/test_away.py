@@ -17,7 +17,13 @@ SCRIPTS = ("bundle.sh", "say.sh", "there.sh")
 NVIDIA = "#!/bin/sh\nprintf 'GPU 0: one\\nGPU 1: two\\n'\n"
 PYTHON = """#!/bin/sh
 echo "$CUDA_VISIBLE_DEVICES $@" >>"$SEEN"
-case "$*" in *' run '*) mkdir -p "$WORK/run/checkpoint"; echo '{"step": 50}' ;; esac
+case "$*" in
+    *' synthesise '*) /bin/sleep 0.7; touch "$WORK/said" ;;
+    *' run '*)
+        [ -e "$WORK/said" ] || touch "$WORK/early"
+        mkdir -p "$WORK/run/checkpoint"
+        echo '{"step": 50}' ;;
+esac
 """
 """Stands for the training itself, which has its own tests: says what it was called with."""
 
@@ -71,7 +77,7 @@ class There:
         return [line for line in lines if line[-1] != "stream_server.training.cli"]
 
     def bring(self, name: str, **contents: str) -> None:
-        """Let an archive come, of files under a folder; one of a single file without one."""
+        """Let an archive come, of these files; ``folder__name`` is one in a folder."""
         folder = self.files.parent / "made"
         shutil.rmtree(folder, ignore_errors=True)
         for path, text in contents.items():
@@ -145,6 +151,15 @@ def test_every_device_trains_the_same_network(there: There) -> None:
         assert _option(each, "--peers") == "2"
         assert _option(each, "--minutes") == "20"
         assert _option(each, "--start") == str(there.work / "start")
+
+
+def test_training_begins_when_all_is_said(there: There) -> None:
+    there.bring("source.tar.xz", source__recipe="")
+    there.call("begin")
+    there.call("train", "1")
+    there.started(3)
+    assert (there.work / "said").exists()
+    assert not (there.work / "early").exists()
 
 
 def test_waiting_ends_when_the_checkpoint_is_there(there: There) -> None:
