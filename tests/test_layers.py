@@ -105,6 +105,7 @@ PURE = (
     "stream_server.recogniser.draft",
     "stream_server.recogniser.interface",
     "stream_server.recogniser.ngram",
+    "stream_server.recogniser.phones",
     "stream_server.recogniser.support",
     "stream_server.scheduler.demand",
     "stream_server.scheduler.request",

@@ -51,6 +51,12 @@ class CtcFrames(Protocol):
         It is asked at each call, and of brief drafts alone; 1 of others.
         """
 
+    def sounds(self) -> float | None:
+        """Return by how many nats a phone phones hear the draft, rather than nothing said.
+
+        None where no phones are heard, or nothing is drafted.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class DenseFrames:
@@ -64,6 +70,8 @@ class DenseFrames:
     """The token that ends a text."""
     reading: Callable[[], float] | None = None
     """See :meth:`CtcFrames.read`; none where there is nobody to ask."""
+    sounding: float | None = None
+    """See :meth:`CtcFrames.sounds`."""
 
     def draft(self) -> list[int]:
         """See :meth:`CtcFrames.draft`."""
@@ -84,6 +92,10 @@ class DenseFrames:
     def read(self) -> float:
         """See :meth:`CtcFrames.read`."""
         return 1.0 if self.reading is None else self.reading()
+
+    def sounds(self) -> float | None:
+        """See :meth:`CtcFrames.sounds`."""
+        return self.sounding
 
 
 def align(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from stream_server.recogniser.draft import Candidate, DraftConfig, Logs
+from stream_server.recogniser.draft import Candidate, DraftConfig, Logs, agreed
 from stream_server.recogniser.ngram import (
     Contexts,
     Keys,
@@ -22,6 +22,7 @@ from stream_server.recogniser.ngram import (
     Tokens,
     longer_keys,
 )
+from stream_server.recogniser.phones import PhoneModel
 
 _NEVER = -1e9
 _SURE = -0.01
@@ -58,10 +59,15 @@ class _Beam:
     """Where the language model is."""
 
     @property
+    def heard(self) -> Scores:
+        """Log-probability over all alignments."""
+        heard: Scores = np.logaddexp(self.blank, self.said)
+        return heard
+
+    @property
     def scores(self) -> Scores:
-        """Log-probability over all alignments, and the bonus."""
-        scores: Scores = np.logaddexp(self.blank, self.said) + self.bonus
-        return scores
+        """What is heard, and the bonus."""
+        return self.heard + self.bonus
 
     def take(self, places: _Places) -> _Beam:
         """Return some of them."""
@@ -109,16 +115,31 @@ class _Growth:
 class BeamSearch:
     """Finds texts as a configuration says, with a language model or without."""
 
-    def __init__(self, config: DraftConfig, language: NgramModel | None = None) -> None:
+    def __init__(
+        self,
+        config: DraftConfig,
+        language: NgramModel | None = None,
+        phones: PhoneModel | None = None,
+    ) -> None:
         self._config = config
         self._language = language
+        self._phones = phones
 
-    def candidates(self, logs: Logs) -> list[Candidate]:
+    def candidates(self, logs: Logs, phones: Logs | None = None) -> list[Candidate]:
         """Return the most probable texts, the best first.
 
         Args:
             logs: [frames, vocabulary], log-probabilities; blank is token 0.
+            phones: [states, phones], the same of phones, if they are heard.
         """
+        found = self._found(logs)
+        if phones is None or self._phones is None or not self._config.phones:
+            return found
+        said = self._phones.scores(phones, [each.tokens for each in found])
+        return agreed(found, said, self._config.phones)
+
+    def _found(self, logs: Logs) -> list[Candidate]:
+        """Return the most probable texts without what phones say."""
         if self._config.temperature != 1.0:
             logs = logs / np.float32(self._config.temperature)
             logs = logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)
@@ -126,10 +147,19 @@ class BeamSearch:
         for frame in logs.astype(np.float64):
             beam = self._after(beam, frame)
         ends, _ = self._earned(beam.contexts, np.full(len(beam.last), _END), 0.0)
-        # No text is no unlikely text: noise is full of it.
-        scores = beam.scores + np.where(beam.last >= 0, ends, 0.0)
+        scores, heard = beam.scores + ends, beam.heard
+        is_text = beam.last >= 0
+        if not is_text.all():
+            # How likely it is that nothing was said no text can tell: what is heard decides, so
+            # that no text stands as the best one would without the language model.
+            likeliest = int(np.argmax(np.where(is_text, scores, -np.inf)))
+            earned = (beam.bonus + ends)[likeliest] if is_text.any() else 0.0
+            scores[~is_text] = heard[~is_text] + earned
         best = np.argsort(-scores, kind="stable")[: self._config.candidates]
-        return [Candidate(beam.texts[place], float(scores[place])) for place in best]
+        return [
+            Candidate(beam.texts[place], float(scores[place]), float(heard[place]))
+            for place in best
+        ]
 
     def _start(self) -> _Beam:
         none = Contexts(np.zeros((1, 0), np.uint64), np.zeros(1, np.int64), np.zeros(1, np.uint64))
@@ -145,7 +175,7 @@ class BeamSearch:
 
     def _after(self, beam: _Beam, frame: Scores) -> _Beam:
         """Return the beam after one more frame."""
-        total = np.logaddexp(beam.blank, beam.said)
+        total = beam.heard
         stayed = np.where(beam.last >= 0, beam.said + frame[beam.last], _NEVER)
         growth = self._growth(beam, total, frame)
         # What a text grows to may be in the beam already: the two are one.

@@ -1,6 +1,6 @@
 """Checkpoints: a folder of config.json, tokenizer.json and safetensors shards.
 
-A language model of text (``ngram``) may lie beside them.
+A language model of text (``ngram``) and what hears phones (``phones``) may lie beside them.
 
 Weights are stored in half precision, in shards of at most 15 MB, each with its hash in the
 config, so that a damaged or incomplete folder is refused by name rather than heard as nonsense.
@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
@@ -26,6 +28,7 @@ from stream_server.errors import ModelError
 from stream_server.recogniser.model import ModelConfig, TranscriptionModel
 from stream_server.recogniser.network import Network, TextCodec
 from stream_server.recogniser.ngram import NgramModel
+from stream_server.recogniser.phones import PhoneModel
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.tokenizer import Tokenizer
 
@@ -33,6 +36,8 @@ FORMAT = 1
 SHARD_BYTES = 15_000_000
 LANGUAGE = "language.safetensors"
 """File of the language model."""
+PHONES = "phones.safetensors"
+"""File of what hears phones."""
 EMBEDDED = Path(__file__).with_name("embedded")
 
 
@@ -79,11 +84,19 @@ def save_checkpoint(
 
 def save_language(folder: Path, language: NgramModel) -> None:
     """Put a language model into a checkpoint, in the place of what it had."""
+    _save_part(folder, LANGUAGE, language.arrays)
+
+
+def save_phones(folder: Path, phones: PhoneModel) -> None:
+    """Put what hears phones into a checkpoint, in the place of what it had."""
+    _save_part(folder, PHONES, phones.arrays)
+
+
+def _save_part(folder: Path, name: str, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
     config, hashes = _read_config(folder)
-    path = folder / LANGUAGE
-    save_arrays(language.arrays, path)
-    path.chmod(0o644)
-    hashes[LANGUAGE] = hashlib.sha256(path.read_bytes()).hexdigest()
+    save_arrays(arrays, folder / name)
+    (folder / name).chmod(0o644)
+    hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     _write_config(folder, config, hashes)
 
 
@@ -123,7 +136,7 @@ def load_model(folder: Path) -> tuple[TranscriptionModel, Tokenizer]:
     """
     config, hashes = _read_config(folder)
     weights: dict[str, Tensor] = {}
-    language = None
+    language, phones = None, None
     for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
@@ -133,6 +146,8 @@ def load_model(folder: Path) -> tuple[TranscriptionModel, Tokenizer]:
         try:
             if name == LANGUAGE:
                 language = NgramModel.from_arrays(load_arrays(path))
+            elif name == PHONES:
+                phones = PhoneModel.from_arrays(load_arrays(path))
             else:
                 weights.update(load_file(path))
         except (SafetensorError, KeyError, ValueError) as error:
@@ -140,6 +155,8 @@ def load_model(folder: Path) -> tuple[TranscriptionModel, Tokenizer]:
     path = folder / "config.json"
     try:
         model = TranscriptionModel(config)
+        if phones is not None:
+            model.hear_phones(phones)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path} describes no network: {error}") from error
     model.language = language
@@ -232,6 +249,7 @@ __all__ = [
     "EMBEDDED",
     "FORMAT",
     "LANGUAGE",
+    "PHONES",
     "SHARD_BYTES",
     "load_model",
     "load_recogniser",
@@ -239,5 +257,6 @@ __all__ = [
     "save_checkpoint",
     "save_config",
     "save_language",
+    "save_phones",
     "untied",
 ]

@@ -76,6 +76,10 @@ class _FramesBeside:
         """See ``alignment.CtcFrames``."""
         return self._frames.read()
 
+    def sounds(self) -> float | None:
+        """See ``alignment.CtcFrames``."""
+        return self._frames.sounds()
+
 
 def _fill(rows: Tensor, count: int) -> Tensor:
     """Return ``rows``, filled up with zero rows."""

@@ -8,7 +8,7 @@ decoding, Watanabe et al., 2017). NumPy only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,8 @@ class DraftConfig:
     """Nats that each token is given beside the language model, which likes short texts."""
     unknown: float = 0.0
     """Nats that a word costs that the language model does not know."""
+    phones: float = 0.0
+    """Share of what is heard that phones say, where a checkpoint has them; the rest is CTC's."""
     temperature: float = 1.0
     """By which CTC's scores are divided: over 1, it is less sure than training made it."""
 
@@ -55,7 +57,26 @@ class Candidate:
 
     tokens: tuple[int, ...]
     score: float
-    """Log-probability over the alignments that the beam kept, and what the text earns."""
+    """What is heard, and what the text earns."""
+    heard: float
+    """Log-probability over the alignments that the beam kept."""
+
+
+def agreed(
+    found: Sequence[Candidate], phones: npt.NDArray[np.float64], share: float
+) -> list[Candidate]:
+    """Return texts as CTC and phones hear them together, the best first.
+
+    Args:
+        found: as CTC hears them.
+        phones: [texts], log-probabilities.
+        share: see :attr:`DraftConfig.phones`.
+    """
+    moved = [
+        replace(each, score=each.score + share * (said - each.heard))
+        for each, said in zip(found, phones.tolist(), strict=True)
+    ]
+    return sorted(moved, key=lambda each: -each.score)
 
 
 def evidence(
@@ -89,4 +110,4 @@ def evidence(
     return scores * weight
 
 
-__all__ = ["Candidate", "DraftConfig", "Logs", "evidence"]
+__all__ = ["Candidate", "DraftConfig", "Logs", "agreed", "evidence"]

@@ -98,6 +98,28 @@ class WhisperAudioEncoder(nn.Module):
 AudioEncoder = ConformerAudioEncoder | WhisperAudioEncoder
 
 
+class Tap:
+    """Keeps what a layer in the middle of an encoder gave last."""
+
+    def __init__(self, encoder: AudioEncoder, layer: int) -> None:
+        self._states: Tensor | None = None
+        encoder.layers[layer].register_forward_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, inputs: object, states: Tensor) -> None:
+        self._states = states
+
+    def take(self) -> Tensor:
+        """Return its states [rows, states, width], once.
+
+        Raises:
+            RuntimeError: the encoder has not run since.
+        """
+        states, self._states = self._states, None
+        if states is None:
+            raise RuntimeError("the encoder has not run")
+        return states
+
+
 def build_encoder(kind: str, options: Mapping[str, Any]) -> AudioEncoder:
     """Return the encoder that ``kind`` names, with random weights."""
     if kind == "conformer":
@@ -107,4 +129,10 @@ def build_encoder(kind: str, options: Mapping[str, Any]) -> AudioEncoder:
     raise ValueError(f"encoder kind {kind!r}: allowed are 'conformer' and 'whisper'")
 
 
-__all__ = ["AudioEncoder", "ConformerAudioEncoder", "WhisperAudioEncoder", "build_encoder"]
+__all__ = [
+    "AudioEncoder",
+    "ConformerAudioEncoder",
+    "Tap",
+    "WhisperAudioEncoder",
+    "build_encoder",
+]

@@ -28,9 +28,10 @@ from stream_server.recogniser.denoise import (
     reveal,
 )
 from stream_server.recogniser.draft import DraftConfig, Logs
-from stream_server.recogniser.encoder import build_encoder
+from stream_server.recogniser.encoder import Tap, build_encoder
 from stream_server.recogniser.features import FeatureConfig, LogMel
 from stream_server.recogniser.ngram import NgramModel
+from stream_server.recogniser.phones import PhoneModel
 from stream_server.recogniser.projector import CtcHead, Projector, ProjectorConfig
 from stream_server.recogniser.support import GuardConfig
 from stream_server.recogniser.tokenizer import BEGIN, END, TEXT
@@ -130,6 +131,9 @@ class TranscriptionModel(nn.Module):
         self.config = config
         self.language: NgramModel | None = None
         """What is known of the language from text alone; a checkpoint may have it."""
+        self.phones: PhoneModel | None = None
+        """What sounds are heard, for the draft; see :meth:`hear_phones`."""
+        self._tap: Tap | None = None
         self.features = LogMel(config.features)
         self.encoder = build_encoder(config.encoder_kind, config.encoder)
         self.projector = Projector(config.projector)
@@ -140,6 +144,19 @@ class TranscriptionModel(nn.Module):
     def vocabulary(self) -> int:
         """Tokens that the decoder knows."""
         return self.decoder.vocabulary
+
+    def hear_phones(self, phones: PhoneModel) -> None:
+        """Hear phones too from now on, if drafts ask for them; a checkpoint may have them.
+
+        Raises:
+            ValueError: they are of another encoder or vocabulary.
+        """
+        layers, width = len(self.encoder.layers), self.encoder.hidden_size
+        if not 0 <= phones.layer < layers:
+            raise ValueError(f"phones of layer {phones.layer}; the encoder has {layers}")
+        if len(phones.scale) != width or len(phones.heads) != self.vocabulary:
+            raise ValueError(f"phones of {len(phones.scale)} features; the encoder has {width}")
+        self.phones, self._tap = phones, Tap(self.encoder, phones.layer)
 
     @property
     def conditioning_size(self) -> int:
@@ -194,15 +211,18 @@ class TranscriptionModel(nn.Module):
     ) -> tuple[PromptCache, list[CtcFrames]]:
         """Turn audio into prompts and CTC frames; see ``network.Network``."""
         encoded = self.listen(pcm, lengths)
-        heard = self.ctc_logs(encoded)
+        rows = zip(self.ctc_logs(encoded), self.phone_logs(encoded), strict=True)
         cache = self.prefill(encoded, languages)
-        return cache, [self._frames(logs, cache.row(row)) for row, logs in enumerate(heard)]
+        return cache, [self._frames(*logs, cache.row(row)) for row, logs in enumerate(rows)]
 
-    def _frames(self, logs: Logs, prompt: PromptCache) -> DenseFrames:
-        draft = self._draft(logs, prompt)
+    def _frames(self, logs: Logs, phones: Logs | None, prompt: PromptCache) -> DenseFrames:
+        draft = self._draft(logs, phones, prompt)
+        sounding = None
+        if self.phones is not None and phones is not None:
+            sounding = self.phones.likeness(phones, draft)
         if not 0 < len(draft) <= _LONE_TOKENS:
-            return DenseFrames(logs, draft, END)
-        return DenseFrames(logs, draft, END, partial(self._read, draft, prompt))
+            return DenseFrames(logs, draft, END, sounding=sounding)
+        return DenseFrames(logs, draft, END, partial(self._read, draft, prompt), sounding)
 
     @torch.inference_mode()
     def _read(self, draft: Sequence[int], prompt: PromptCache) -> float:
@@ -216,12 +236,24 @@ class TranscriptionModel(nn.Module):
         counts = (encoded.counts * self.config.ctc_parts).tolist()
         return [logs[row, :count] for row, count in enumerate(counts)]
 
-    def _draft(self, logs: Logs, prompt: PromptCache) -> tuple[int, ...]:
-        """Return the text that CTC, the language model and the causal half find most likely."""
+    def phone_logs(self, encoded: Encoded) -> list[Logs | None]:
+        """Return what is heard of phones in each row: [states, phones], log-probabilities.
+
+        Args:
+            encoded: what the encoder gave last.
+        """
+        counts = encoded.state_counts.tolist()
+        if self.phones is None or self._tap is None:
+            return [None] * len(counts)
+        states = self._tap.take().float().cpu().numpy()
+        return [self.phones.logs(states[row, :count]) for row, count in enumerate(counts)]
+
+    def _draft(self, logs: Logs, phones: Logs | None, prompt: PromptCache) -> tuple[int, ...]:
+        """Return the text that all of them and the causal half find most likely."""
         config = self.config.draft
         if config.candidates == 1 and self.language is None:
             return tuple(greedy(logs))
-        found = BeamSearch(config, self.language).candidates(logs)
+        found = BeamSearch(config, self.language, self.phones).candidates(logs, phones)
         if config.causal == 0:
             return found[0].tokens
         read = self.decoder.read([each.tokens for each in found], prompt, TEXT, END)

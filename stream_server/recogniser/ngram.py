@@ -10,7 +10,7 @@ It also knows which words there are, by their tokens: a word that it does not kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,15 @@ def longer_keys(keys: Keys, tokens: Tokens) -> Keys:
     """
     grown: Keys = keys * _STEP + (tokens + 1).astype(np.uint64)[..., None]
     return grown
+
+
+def word_keys(words: Sequence[Sequence[int]]) -> Keys:
+    """Return the keys of words, by their tokens."""
+    keys = np.zeros((len(words), 1), np.uint64)
+    for place, word in enumerate(words):
+        for token in word:
+            keys[place] = longer_keys(keys[place : place + 1], np.array([token]))[0]
+    return keys[:, 0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +150,7 @@ class NgramModel:
             scores=np.round(-scores[sequence] * _FINE).clip(0, 255).astype(np.uint8),
             backoffs=(_SHIFT - np.round(backoffs[sequence] * _FINER)).clip(0, 255).astype(np.uint8),
             heads=heads,
-            words=np.unique(_short(words)),
+            words=np.unique(short_keys(words)),
         )
 
     @property
@@ -214,7 +223,7 @@ class NgramModel:
             np.minimum(contexts.depth + 1, self.order - 1),
             longer_keys(word[:, None], tokens)[:, 0],
         )
-        unknown = is_head & (contexts.word != 0) & ~self._knows(contexts.word)
+        unknown = is_head & (contexts.word != 0) & ~self.knows(contexts.word)
         return Read(scores + np.where(due, weights, 0.0).sum(axis=1), unknown, grown)
 
     def _find(self, keys: Keys) -> npt.NDArray[np.int64]:
@@ -227,8 +236,9 @@ class NgramModel:
         hits = (self.kept[places] == kept[..., None]) & (places < end[..., None])
         return np.where(hits.any(axis=-1), first + hits.argmax(axis=-1), -1)
 
-    def _knows(self, words: Keys) -> npt.NDArray[np.bool_]:
-        short = _short(words)
+    def knows(self, words: Keys) -> npt.NDArray[np.bool_]:
+        """Say of each key of a word (:func:`word_keys`) whether the word is known."""
+        short = short_keys(words)
         if not len(self.words):
             return np.zeros(len(short), np.bool_)
         place = np.minimum(np.searchsorted(self.words, short), len(self.words) - 1)
@@ -244,8 +254,20 @@ def _split(keys: Keys, bits: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
     return bucket, kept.astype(np.uint16)
 
 
-def _short(words: Keys) -> npt.NDArray[np.uint32]:
+def short_keys(words: Keys) -> npt.NDArray[np.uint32]:
+    """Return what is stored of the keys of words."""
     return (mixed(words) >> np.uint64(32)).astype(np.uint32)
 
 
-__all__ = ["Contexts", "Keys", "NgramModel", "Read", "Scores", "Tokens", "longer_keys", "mixed"]
+__all__ = [
+    "Contexts",
+    "Keys",
+    "NgramModel",
+    "Read",
+    "Scores",
+    "Tokens",
+    "longer_keys",
+    "mixed",
+    "short_keys",
+    "word_keys",
+]

@@ -117,6 +117,9 @@ class HeadFrames:
         """Return 1: the causal half is not asked."""
         return 1.0
 
+    def sounds(self) -> None:
+        """Return nothing: no phones are heard."""
+
     @torch.inference_mode()
     def align(self, tokens: Sequence[int]) -> list[TokenSpan] | None:
         """Return when each token was said; none where they do not fit into the frames."""

@@ -6,7 +6,8 @@ was made up lies on frames that expect something else or nothing.
 
 The support of a token is the geometric mean of its probability over its frames, blanks left out
 (``alignment.TokenSpan.score``); of a word or a text, the geometric mean over its tokens. What
-clatters can be a word to CTC, so of a lone word the decoder's causal half is asked too. Pure.
+clatters can be a word to CTC, so of a lone word the decoder's causal half is asked too, and phones
+where they are heard (``phones``): a clatter has none. Pure.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _BRIEF = 3
 """Words of a brief text."""
 _POWER = 8
 """What the causal half gives a token counts so often: it is sure of digits and less so of noise."""
+_AGAIN = 2
+"""The same beside phones, which know more of noise."""
 _FLOOR = 1e-9
 """Under the smallest support that matters; keeps the logarithm finite."""
 
@@ -45,6 +48,10 @@ class GuardConfig:
     lone: float = 0.0
     """The same for one word, in the place of ``brief``, of its support times how likely the causal
     half finds it; 0 asks no more than of other brief texts."""
+    heard: float = 0.0
+    """Of a brief text, in the place of both, where phones are heard: nats a phone by which they are
+    likelier than silence, times the square of what the causal half gives a token; 0 asks neither.
+    """
 
 
 def support(spans: Sequence[TokenSpan]) -> float:
@@ -67,6 +74,7 @@ def keep(
     spans: Sequence[TokenSpan] | None,
     guard: GuardConfig,
     read: Callable[[], float] = lambda: 1.0,
+    sounds: float | None = None,
 ) -> list[bool]:
     """Say which words of a text stay.
 
@@ -75,13 +83,17 @@ def keep(
         spans: of every token; none where the text does not fit into the audio at all.
         guard: the thresholds.
         read: asks the causal half what it gives a token of the text, 0 to 1. That is a pass of the
-            decoder, so it is called where the answer counts alone: of one word, by a guard with
-            ``lone``.
+            decoder, so it is called where the answer counts alone: of brief texts, by a guard with
+            ``heard``, and of one word, by one with ``lone``.
+        sounds: nats a phone by which phones hear the text rather than nothing; none where no phones
+            are heard.
     """
     if spans is None:
         return [not (guard.word or guard.text or guard.brief)] * len(words)
     whole = support([spans[place] for word in words for place in word])
-    if guard.lone and len(words) == 1:
+    if guard.heard and sounds is not None and len(words) <= _BRIEF:
+        is_noise = bool(words) and sounds * read() ** _AGAIN < guard.heard
+    elif guard.lone and len(words) == 1:
         is_noise = whole * read() ** _POWER < guard.lone
     else:
         is_noise = len(words) <= _BRIEF and whole < guard.brief

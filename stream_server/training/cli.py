@@ -19,24 +19,29 @@ from stream_server.recogniser.checkpoint import (
     save_checkpoint,
     save_config,
     save_language,
+    save_phones,
     untied,
 )
 from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.support import GuardConfig
 from stream_server.training.blend import blend
+from stream_server.training.corpus import Corpus
 from stream_server.training.curves import compare_curves
-from stream_server.training.cuts import find_cuts, write_cuts
+from stream_server.training.cuts import find_cuts, read_cuts, write_cuts
 from stream_server.training.data import Clip, load_sets
 from stream_server.training.embedded_run import (
     CUTS,
     KOKORO,
+    LEXICON,
     SPOKEN,
     TEXTS,
     EmbeddedOptions,
+    read_pack,
     train_embedded,
 )
 from stream_server.training.kokoro import draw_lines, speak_everywhere, voice_names
 from stream_server.training.language_model import learn, read_texts
+from stream_server.training.losses import MiddleCtc
 from stream_server.training.pack import (
     RATE,
     Packed,
@@ -46,7 +51,8 @@ from stream_server.training.pack import (
     write_spoken,
 )
 from stream_server.training.peers import PeerConfig
-from stream_server.training.phones import write_lexicon
+from stream_server.training.phone_head import fit_head, known_words, phone_model, small_batches
+from stream_server.training.phones import Lexicon, write_lexicon
 from stream_server.training.programs import require
 from stream_server.training.published_run import RunOptions, is_published, train_published
 from stream_server.training.readings import (
@@ -133,7 +139,7 @@ def pack(
     _write_texts(output / TEXTS, texts)
     # What 'draw' put there before is said too.
     said = [line for lines in read_texts(output / TEXTS).values() for line in lines]
-    write_lexicon(output / "lexicon.json", [*said, *(clip.text for clip in clips), *DIGITS])
+    write_lexicon(output / LEXICON, [*said, *(clip.text for clip in clips), *DIGITS])
 
 
 def _write_texts(folder: Path, texts: Mapping[str, Sequence[str]]) -> None:
@@ -343,6 +349,37 @@ def language(
     save_language(checkpoint, learnt)
     seconds = time.monotonic() - began
     print(f"{len(learnt.scores)} sequences, {len(learnt.words)} words, {seconds:.0f} s")
+
+
+@app.command()
+def phones(
+    recipe_file: _RecipeFile,
+    data: Annotated[Path, typer.Option(help="Folder that 'pack' wrote.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that hears phones afterwards.")],
+    minutes: Annotated[float, typer.Option(help="How long to train.")] = 12.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes for decoding.")] = 2,
+) -> None:
+    """Teach a trained network to hear phones, which say whether a text is what was said."""
+    recipe, target = read_recipe(recipe_file), torch.device(device)
+    model, tokenizer = load_model(checkpoint)
+    layer = recipe.losses.middle_layer % len(model.encoder.layers)
+    clips, _ = read_pack(data, workers)
+    lexicon = Lexicon.load(data / LEXICON)
+    cuts = read_cuts(data / CUTS) if (data / CUTS).exists() else []
+    weights, batches = recipe.speech.weights, small_batches(recipe.batch)
+    corpus = Corpus(clips, tokenizer, weights, batches, target, lexicon, cuts)
+    head = MiddleCtc(model.encoder, lexicon.size, layer)
+    model.to(target)
+    fit_head(model, corpus, head.to(target), recipe.augment, minutes * 60, _print_loss)
+    words = known_words(lexicon, tokenizer, model.language, [clip.text for clip in clips])
+    heard = phone_model(head, layer, lexicon, words, tokenizer, model.vocabulary)
+    save_phones(checkpoint, heard)
+    print(f"{lexicon.size - 1} phones, {len(words)} words", flush=True)
+
+
+def _print_loss(values: Mapping[str, float]) -> None:
+    print(f"{values['update']:.0f} updates, {values['loss']:.3f} nats a phone", flush=True)
 
 
 @app.command("blend")

@@ -25,6 +25,8 @@ TEXTS = "texts"
 """Folder of a pack with what is synthesised from."""
 CUTS = "cuts.json"
 """File of a pack with where its clips can be cut."""
+LEXICON = "lexicon.json"
+"""File of a pack with the phones of words."""
 SPOKEN = "synthetic.npz"
 """File of a pack with what espeak-ng and flite said."""
 KOKORO = "kokoro.npz"
@@ -75,7 +77,7 @@ def train_embedded(
     else:
         tokenizer = Tokenizer.train([clip.text for clip in clips], recipe.vocabulary)
     torch.set_float32_matmul_precision("high")
-    lexicon = Lexicon.load(data / "lexicon.json")
+    lexicon = Lexicon.load(data / LEXICON)
     cuts = read_cuts(data / CUTS) if (data / CUTS).exists() else []
     corpus = Corpus(clips, tokenizer, recipe.speech.weights, recipe.batch, device, lexicon, cuts)
     print(json.dumps({name: round(s / 3600, 2) for name, s in corpus.seconds.items()}), flush=True)
@@ -120,4 +122,13 @@ def _report_errors(output: Path, step: int, tests: list[Packed], device: torch.d
         report({"step": step, "set": name, "ctc_wer": errors.ctc, "wer": errors.final})
 
 
-__all__ = ["CUTS", "KOKORO", "SPOKEN", "TEXTS", "EmbeddedOptions", "read_pack", "train_embedded"]
+__all__ = [
+    "CUTS",
+    "KOKORO",
+    "LEXICON",
+    "SPOKEN",
+    "TEXTS",
+    "EmbeddedOptions",
+    "read_pack",
+    "train_embedded",
+]

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from stream_server.recogniser.decoder import PromptCache
 from stream_server.recogniser.denoise import MASK, Noise, SamplerConfig, advance, reveal
-from stream_server.recogniser.encoder import AudioEncoder
+from stream_server.recogniser.encoder import AudioEncoder, Tap
 from stream_server.recogniser.model import Encoded, TranscriptionModel
 from stream_server.recogniser.tokenizer import END
 
@@ -70,18 +70,11 @@ class MiddleCtc(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(encoder.hidden_size)
         self.linear = nn.Linear(encoder.hidden_size, classes)
-        self._states: Tensor | None = None
-        encoder.layers[layer].register_forward_hook(self._keep)
-
-    def _keep(self, layer: nn.Module, inputs: object, states: Tensor) -> None:
-        self._states = states
+        self._tap = Tap(encoder, layer)
 
     def forward(self) -> Tensor:
         """Return log-probabilities [rows, states, classes] of what the encoder heard last."""
-        states, self._states = self._states, None
-        if states is None:
-            raise RuntimeError("the encoder has not run")
-        scores: Tensor = self.linear(self.norm(states))
+        scores: Tensor = self.linear(self.norm(self._tap.take()))
         return scores.float().log_softmax(dim=-1)
 
 

@@ -15,6 +15,22 @@ from pathlib import Path
 
 _MARKS = re.compile("[\u02c8\u02cc\u02d0\u0329]")
 """Stress, length, and syllabic consonants."""
+_LETTERS: Mapping[str, str] = {
+    **{letter: letter for letter in "bdfhklmnpstvwz"},
+    "a": "æ",
+    "c": "k",
+    "e": "ɛ",
+    "g": "ɡ",
+    "i": "ɪ",
+    "j": "dʒ",
+    "o": "ɑ",
+    "q": "k",
+    "r": "ɹ",
+    "u": "ʌ",
+    "x": "k s",
+    "y": "i",
+}
+"""What each stands for most often."""
 
 
 class Lexicon:
@@ -23,13 +39,22 @@ class Lexicon:
     def __init__(self, words: Mapping[str, tuple[str, ...]]) -> None:
         names = sorted({phone for phones in words.values() for phone in phones})
         classes = {name: place for place, name in enumerate(names, 1)}
-        self._words = {word: [classes[phone] for phone in said] for word, said in words.items()}
+        self.words = {word: [classes[phone] for phone in said] for word, said in words.items()}
+        """The phones of each word."""
+        self._letters = {
+            letter: [classes[phone] for phone in said.split() if phone in classes]
+            for letter, said in _LETTERS.items()
+        }
         self.size = len(names) + 1
         """Classes, the blank included."""
 
     def encode(self, text: str) -> list[int]:
         """Return the classes of a plain text; a word that is not known is left out."""
-        return [phone for word in text.split() for phone in self._words.get(word, ())]
+        return [phone for word in text.split() for phone in self.words.get(word, ())]
+
+    def spell(self, text: str) -> list[int]:
+        """Return the classes of what letters stand for most often, of a word nobody knows."""
+        return [phone for letter in text for phone in self._letters.get(letter, ())]
 
     @classmethod
     def load(cls, path: Path) -> Lexicon:

@@ -23,7 +23,14 @@ from stream_server.training.data import Clip
 from stream_server.training.pack import RATE, read_clip
 
 START = DraftConfig(
-    candidates=12, beam=48, causal=0.0, language=0.45, token=1.8, unknown=3.0, temperature=1.3
+    candidates=12,
+    beam=48,
+    causal=0.0,
+    language=0.45,
+    token=1.8,
+    unknown=3.0,
+    phones=0.25,
+    temperature=1.3,
 )
 """Good for the checkpoint that ships."""
 STEPS: tuple[Mapping[str, float], ...] = (
@@ -32,6 +39,7 @@ STEPS: tuple[Mapping[str, float], ...] = (
     {"temperature": 0.3},
     {"unknown": 1.0},
     {"language": 0.1},
+    {"phones": 0.1},
 )
 """What is added to the best weights so far, and taken from them, one after the other. A language
 model that weighs more makes texts shorter, so tokens must then be given more."""
@@ -53,6 +61,8 @@ class Heard:
     text: str
     """What was said."""
     logs: Logs
+    phones: Logs | None
+    """What is heard of phones, if anything."""
     prompt: PromptCache
     decides: bool
     """Whether it takes part in the choice."""
@@ -81,8 +91,9 @@ def hear(
             padded = torch.from_numpy(np.pad(pcm, RATE // 5))[None]
             language = torch.tensor([tokenizer.language("en")])
             encoded = model.listen(padded, torch.tensor([padded.shape[1]]))
-            (logs,), prompt = model.ctc_logs(encoded), model.prefill(encoded, language).row(0)
-            found.append(Heard(name, short[pick].text, logs, prompt, number % 2 == 0))
+            (logs,), (phones,) = model.ctc_logs(encoded), model.phone_logs(encoded)
+            prompt = model.prefill(encoded, language).row(0)
+            found.append(Heard(name, short[pick].text, logs, phones, prompt, number % 2 == 0))
     return found
 
 
@@ -138,13 +149,17 @@ class Tuner:
         return rate
 
     def _rate(self, config: DraftConfig, heard: Sequence[Heard]) -> float:
-        search = BeamSearch(replace(config, candidates=1), self._model.language)
-        return self._score(heard, [search.candidates(each.logs)[0].tokens for each in heard])
+        search = self._search(config)
+        found = [search.candidates(each.logs, each.phones)[0].tokens for each in heard]
+        return self._score(heard, found)
+
+    def _search(self, config: DraftConfig) -> BeamSearch:
+        return BeamSearch(config, self._model.language, self._model.phones)
 
     @torch.inference_mode()
     def _with_causal(self, config: DraftConfig) -> DraftConfig:
-        search = BeamSearch(config, self._model.language)
-        found = [search.candidates(each.logs) for each in self._deciders]
+        search = self._search(config)
+        found = [search.candidates(each.logs, each.phones) for each in self._deciders]
         read = [
             self._model.decoder.read([c.tokens for c in candidates], each.prompt, TEXT, END)
             for candidates, each in zip(found, self._deciders, strict=True)

@@ -24,7 +24,8 @@ from transformers import (
 
 from stream_server.recogniser.decoder import TINY_VISION
 from stream_server.recogniser.model import CanvasConfig, ModelConfig, TranscriptionModel
-from stream_server.recogniser.ngram import NgramModel, longer_keys
+from stream_server.recogniser.ngram import NgramModel, longer_keys, short_keys, word_keys
+from stream_server.recogniser.phones import PhoneModel, Sayings
 from stream_server.recogniser.projector import Projector, ProjectorConfig
 from stream_server.recogniser.recogniser import DiffusionRecogniser
 from stream_server.recogniser.support import GuardConfig
@@ -47,6 +48,50 @@ def _quiet_torch() -> Iterator[None]:
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def make_phones() -> Callable[..., PhoneModel]:
+    """Make what hears three phones in eight features; 3 and 4 begin words.
+
+    ``words`` and ``pieces`` give the phones of words, by their tokens, and of tokens; arrays of the
+    head may be given by name.
+    """
+
+    def make(
+        words: Mapping[tuple[int, ...], list[int]] | None = None,
+        pieces: Mapping[int, list[int]] | None = None,
+        vocabulary: int = 8,
+        width: int = 8,
+        layer: int = 0,
+        **head: Any,
+    ) -> PhoneModel:
+        ordered = sorted(
+            (short_keys(word_keys([word]))[0], said) for word, said in (words or {}).items()
+        )
+        spelt = [(pieces or {}).get(token, []) for token in range(vocabulary)]
+        chance = np.random.default_rng(0)
+        arrays = {
+            "scale": np.ones(width, np.float32),
+            "shift": np.zeros(width, np.float32),
+            "weight": chance.normal(0, 1, (4, width)).astype(np.float32),
+            "bias": np.zeros(4, np.float32),
+        }
+        return PhoneModel(
+            layer=layer,
+            heads=np.array([token in (3, 4) for token in range(vocabulary)], np.uint8),
+            words=np.array([key for key, _ in ordered], np.uint32),
+            said=_sayings([said for _, said in ordered]),
+            pieces=_sayings(spelt),
+            **{**arrays, **head},
+        )
+
+    return make
+
+
+def _sayings(said: Sequence[Sequence[int]]) -> Sayings:
+    flat = np.array([phone for each in said for phone in each], np.uint8)
+    return Sayings.of(flat, np.array([len(each) for each in said], np.uint8))
 
 
 @pytest.fixture(scope="session")

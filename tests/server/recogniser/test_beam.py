@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from stream_server.recogniser.alignment import greedy
 from stream_server.recogniser.beam import BeamSearch
 from stream_server.recogniser.draft import DraftConfig, Logs
 from stream_server.recogniser.ngram import NgramModel
+from stream_server.recogniser.phones import PhoneModel
 
 WIDE = DraftConfig(candidates=3, beam=1000)
 BEGIN, END = 2, 1
 HEADS = (END, 3, 4)
+MakePhones = Callable[..., PhoneModel]
 MakeLanguage = Callable[[Mapping[tuple[int, ...], tuple[float, float]]], NgramModel]
 
 
@@ -133,8 +136,40 @@ def test_a_higher_temperature_is_less_sure(make_language: MakeLanguage) -> None:
     assert BeamSearch(warm, language).candidates(logs)[0].tokens == (4,)
 
 
-def test_the_language_model_has_nothing_against_silence(make_language: MakeLanguage) -> None:
-    logs = np.log(np.array([[0.6, 1e-4, 1e-4, 0.4]] * 2, np.float32))
-    language = make_language({(3,): (-0.1, 0.0), (END,): (-11.0, 0.0)})
+@pytest.mark.parametrize(("blank", "said"), [(0.6, (3,)), (0.8, ())])
+@pytest.mark.parametrize("reads", [-11.0, 5.0])
+def test_whether_anything_was_said_is_heard_and_not_read(
+    make_language: MakeLanguage, blank: float, said: tuple[int, ...], reads: float
+) -> None:
+    """Two frames: nothing with ``blank`` squared, else 3, however well or badly that reads."""
+    logs = np.log(np.array([[blank, 1e-4, 1e-4, 1 - blank]] * 2, np.float32))
+    language = make_language({(3,): (-0.1, 0.0), (END,): (reads, 0.0)})
     config = DraftConfig(beam=20, language=1.0)
-    assert BeamSearch(config, language).candidates(logs)[0].tokens == ()
+    assert BeamSearch(config, language).candidates(logs)[0].tokens == said
+
+
+def test_what_is_heard_is_told_apart_from_what_reads_well(make_language: MakeLanguage) -> None:
+    logs = random_logs(5, 5, 3)
+    language = make_language({(3,): (-0.5, 0.0), (4,): (-4.0, 0.0)})
+    every = all_texts(logs)
+    for each in BeamSearch(DraftConfig(candidates=9, beam=1000, language=1.0), language).candidates(
+        logs
+    ):
+        assert each.heard == pytest.approx(every[each.tokens], abs=1e-3)
+
+
+def test_phones_decide_between_texts_as_far_as_they_may(make_phones: MakePhones) -> None:
+    phones = make_phones(words={(3,): [1], (4,): [2]})
+    logs = spoken([0.6, 0.4])
+    sounds = np.log(np.full((2, 4), 0.01, np.float32))
+    sounds[0, 2] = sounds[1, 0] = np.log(0.97)
+    config = DraftConfig(candidates=3, beam=20)
+    assert BeamSearch(config, None, phones).candidates(logs, sounds)[0].tokens == (3,)
+    asked = BeamSearch(replace(config, phones=0.3), None, phones)
+    found = asked.candidates(logs, sounds)
+    assert [each.tokens for each in found[:2]] == [(4,), (3,)]
+    plain = {each.tokens: each for each in BeamSearch(config).candidates(logs)}
+    for each in found:
+        heard, (said,) = plain[each.tokens].score, phones.scores(sounds, [each.tokens])
+        assert each.score == pytest.approx(0.7 * heard + 0.3 * said)
+    assert asked.candidates(logs)[0].tokens == (3,), "where no phones were heard"

@@ -25,12 +25,14 @@ from stream_server.recogniser.checkpoint import (
     save_checkpoint,
     save_config,
     save_language,
+    save_phones,
     untied,
 )
 from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.interface import Utterance
 from stream_server.recogniser.model import TranscriptionModel
 from stream_server.recogniser.ngram import NgramModel
+from stream_server.recogniser.phones import PhoneModel
 from stream_server.recogniser.tokenizer import Tokenizer
 
 PCM = (np.sin(np.arange(16_000) / 20) * np.random.default_rng(0).normal(0, 0.1, 16_000)).astype(
@@ -362,6 +364,35 @@ def test_a_damaged_language_model_is_refused(folder: Path, make_language: MakeLa
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     edit_config(folder, lambda document: document["shards"].update({path.name: digest}))
     with pytest.raises(ModelError, match=r"language\.safetensors cannot be read"):
+        load_model(folder)
+
+
+def test_what_hears_phones_lies_beside_the_weights(
+    folder: Path, make_phones: Callable[..., PhoneModel], make_language: MakeLanguage
+) -> None:
+    model = load_model(folder)[0]
+    assert model.phones is None
+    phones = make_phones(
+        {(3, 5): [1, 2]}, vocabulary=model.vocabulary, width=model.encoder.hidden_size, layer=1
+    )
+    save_phones(folder, phones)
+    save_language(folder, make_language({(3,): (-2.0, -0.5)}))
+    found = load_model(folder)[0].phones
+    assert found is not None
+    assert found.layer == 1
+    assert found.phones([3, 5]) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"), [({"layer": 9}, "layer 9"), ({"width": 3}, "3 features")]
+)
+def test_phones_of_another_network_are_refused(
+    folder: Path, make_phones: Callable[..., PhoneModel], wrong: dict[str, int], told: str
+) -> None:
+    model = load_model(folder)[0]
+    fits = {"vocabulary": model.vocabulary, "width": model.encoder.hidden_size}
+    save_phones(folder, make_phones(**{**fits, **wrong}))
+    with pytest.raises(ModelError, match=told):
         load_model(folder)
 
 

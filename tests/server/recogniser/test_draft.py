@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_server.recogniser.draft import Logs, evidence
+from stream_server.recogniser.draft import Candidate, Logs, agreed, evidence
 
 
 def random_logs(frames: int, vocabulary: int, seed: int) -> Logs:
@@ -38,3 +38,12 @@ def test_a_draft_is_not_taken_back_for_what_ctc_alone_likes_better() -> None:
 def test_a_draft_longer_than_the_canvas_is_cut() -> None:
     logs = random_logs(8, 6, 0)
     assert evidence(logs, [(2, n, n + 1) for n in range(8)], 4, 1, 1.0).shape == (4, 6)
+
+
+def test_what_two_hear_together_is_in_the_order_of_both() -> None:
+    found = [Candidate((1,), -3.0, -2.0), Candidate((2,), -4.0, -2.5), Candidate((), -9.0, -8.0)]
+    phones = np.array([-12.0, -3.5, -8.0])
+    assert agreed(found, phones, 0.0) == found
+    half = agreed(found, phones, 0.5)
+    assert [(each.tokens, each.score) for each in half] == [((2,), -4.5), ((1,), -8.0), ((), -9.0)]
+    assert [each.heard for each in half] == [-2.5, -2.0, -8.0]

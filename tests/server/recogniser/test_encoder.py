@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stream_server.recogniser.encoder import (
     ConformerAudioEncoder,
+    Tap,
     WhisperAudioEncoder,
     build_encoder,
 )
@@ -113,3 +114,16 @@ def test_an_encoder_is_built_by_its_kind(conformer_options: dict[str, Any]) -> N
     assert isinstance(build_encoder("whisper", WHISPER), WhisperAudioEncoder)
     with pytest.raises(ValueError, match="'wav2vec2': allowed are 'conformer' and 'whisper'"):
         build_encoder("wav2vec2", {})
+
+
+@torch.no_grad()
+def test_a_tap_gives_what_its_layer_gave_last_once(conformer: ConformerAudioEncoder) -> None:
+    last = Tap(conformer, len(conformer.layers) - 1)
+    with pytest.raises(RuntimeError, match="has not run"):
+        last.take()
+    features, frames = torch.randn(2, LONGEST, 80), torch.tensor([LONGEST, 20])
+    conformer(features, frames)
+    states, _ = conformer(features[:1], frames[:1])
+    assert torch.equal(last.take(), states)
+    with pytest.raises(RuntimeError, match="has not run"):
+        last.take()

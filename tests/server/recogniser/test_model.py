@@ -18,6 +18,7 @@ from stream_server.recogniser.beam import BeamSearch
 from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.features import FeatureConfig
 from stream_server.recogniser.model import CanvasConfig, Encoded, ModelConfig, TranscriptionModel
+from stream_server.recogniser.phones import PhoneModel
 from stream_server.recogniser.tokenizer import BEGIN, END, TEXT, Tokenizer
 
 LENGTHS = (16_000, 4_000, 9_999)
@@ -235,3 +236,47 @@ def test_a_brief_draft_is_read_by_the_causal_half(
         else:
             assert frames.read() == 1
     assert lengths_of_drafts == {True, False}
+
+
+@torch.no_grad()
+def test_phones_of_each_row_are_those_of_the_row_alone(
+    make_model: Callable[..., TranscriptionModel], make_phones: Callable[..., PhoneModel]
+) -> None:
+    model = make_model()
+    pcm, lengths = sound(*LENGTHS)
+    assert model.phone_logs(model.listen(pcm, lengths)) == [None] * 3
+    width = model.encoder.hidden_size
+    model.hear_phones(make_phones(vocabulary=model.vocabulary, width=width, layer=1))
+    together = model.phone_logs(model.listen(pcm, lengths))
+    for row, length in enumerate(LENGTHS):
+        part = slice(row, row + 1)
+        (alone,) = model.phone_logs(model.listen(pcm[part, :length], lengths[part]))
+        heard = together[row]
+        assert heard is not None
+        assert alone is not None
+        np.testing.assert_allclose(heard, alone, atol=1e-3)
+        np.testing.assert_allclose(np.exp(heard).sum(axis=1), 1.0, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_phones_have_a_say_in_the_draft(
+    make_model: Callable[..., TranscriptionModel], make_phones: Callable[..., PhoneModel]
+) -> None:
+    model = make_model(draft=DraftConfig(candidates=8, causal=0.0, phones=0.5))
+    width, size = model.encoder.hidden_size, model.vocabulary
+    pieces = {token: [1 + token % 3] for token in range(size)}
+    changes = 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        pcm, lengths = sound(12_000)
+        model.phones = None
+        _, (frames,) = model.hear(pcm, lengths, torch.tensor([6]))
+        before = tuple(frames.draft())
+        model.hear_phones(make_phones(pieces=pieces, vocabulary=size, width=width, layer=seed % 2))
+        (heard,) = model.phone_logs(encoded := model.listen(pcm, lengths))
+        search = BeamSearch(model.config.draft, None, model.phones)
+        wanted = search.candidates(encoded.ctc[0].numpy(), heard)[0].tokens
+        _, (frames,) = model.hear(pcm, lengths, torch.tensor([6]))
+        assert tuple(frames.draft()) == wanted
+        changes += wanted != before
+    assert changes

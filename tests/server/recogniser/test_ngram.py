@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from stream_server.recogniser.ngram import NgramModel, longer_keys, mixed
+from stream_server.recogniser.ngram import NgramModel, longer_keys, mixed, word_keys
 
 BEGIN, END, HEAD, TAIL = 2, 1, 3, 5
 """Tokens 3 and 4 begin words; 5 and 6 go on with one."""
@@ -122,3 +122,14 @@ def test_keys_tell_order_and_length_apart() -> None:
 
     texts = [(0,), (0, 0), (1,), (1, 2), (2, 1), (1, 2, 3)]
     assert len({key(*text) for text in texts}) == len(texts)
+
+
+def test_words_are_known_by_their_tokens(make_language: MakeLanguage) -> None:
+    language = make_language({(3,): (-2.0, -0.5)})
+    assert language.knows(word_keys([[4], [3, 5], [3], [5, 3], []])).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

@@ -122,3 +122,36 @@ def test_confidence_is_between_both() -> None:
     assert confidence(0.9, 0.4) == pytest.approx(0.6)
     assert confidence(1.0, 1.0) == 1
     assert confidence(1.0, 0.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sounds", "read", "stays"),
+    [
+        (1, 0.5, 1.0, True),
+        (1, 0.5, 0.7, False),  # 0.5 * 0.7**2 = 0.245
+        (3, 0.2, 1.0, False),
+        (3, -1.0, 0.1, False),
+        (4, -1.0, 0.1, True),
+    ],
+)
+def test_a_brief_text_must_sound_likelier_than_silence(
+    words: int, sounds: float, read: float, stays: bool
+) -> None:
+    guard = GuardConfig(word=0, text=0, brief=0.9, lone=0.9, heard=0.3)
+    spans = [TokenSpan(place, place + 1, 0.5) for place in range(words)]
+    places = [[place] for place in range(words)]
+    assert keep(places, spans, guard, lambda: read, sounds) == [stays] * words
+
+
+def test_where_no_phones_are_heard_brief_texts_are_judged_without() -> None:
+    guard = GuardConfig(word=0, text=0, brief=0.6, lone=0.2, heard=0.3)
+    spans = [TokenSpan(0, 1, 0.8), TokenSpan(1, 2, 0.8)]
+    assert keep([[0]], spans[:1], guard, lambda: 0.9) == [True]
+    assert keep([[0]], spans[:1], guard, lambda: 0.5) == [False]
+    assert keep([[0], [1]], spans, guard, lambda: 0.1) == [True, True]
+
+
+def test_phones_do_not_make_up_for_a_text_without_support() -> None:
+    guard = GuardConfig(word=0, text=0.3, heard=0.3)
+    assert keep([[0]], [TokenSpan(0, 1, 0.1)], guard, lambda: 1.0, 9.0) == [False]
+    assert keep([], [], guard, lambda: 1.0, 9.0) == []

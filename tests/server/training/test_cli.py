@@ -341,3 +341,22 @@ def test_a_language_model_is_learnt_and_weighed(
     assert stored.config.draft.language > 0
     assert stored.config.draft.guidance == model.config.draft.guidance
     assert stored.language is not None
+
+
+def test_a_trained_network_learns_to_hear_phones(
+    recipe_file: Path, packed: Path, tmp_path: Path
+) -> None:
+    train(recipe_file, packed, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint"
+    result = command(
+        "phones", recipe_file, "--data", packed, "--checkpoint", checkpoint,
+        "--minutes", "0.02", "--workers", "1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    lexicon = Lexicon.load(packed / "lexicon.json")
+    assert f"{lexicon.size - 1} phones, {len(lexicon.words)} words" in result.output
+    model, tokenizer = load_model(checkpoint)
+    assert model.phones is not None
+    assert model.phones.layer == len(model.encoder.layers) - 1, "the recipe names the last"
+    word = next(iter(lexicon.words))
+    assert model.phones.phones(tokenizer.encode(word)) == lexicon.words[word]

@@ -69,7 +69,8 @@ def test_phones_are_read_off_a_layer_of_the_encoder(model: TranscriptionModel, l
 
 def test_phones_are_scored_in_float32(model: TranscriptionModel) -> None:
     head = MiddleCtc(model.encoder, 5, -1).to(torch.bfloat16)
-    head._keep(head, (), torch.randn(2, 3, model.encoder.hidden_size, dtype=torch.bfloat16))
+    states = torch.randn(2, 3, model.encoder.hidden_size, dtype=torch.bfloat16)
+    head._tap._keep(head, (), states)
     logs = head()
     assert logs.dtype is torch.float32
     torch.testing.assert_close(logs.exp().sum(dim=-1), torch.ones(2, 3))

@@ -58,3 +58,13 @@ def test_a_lexicon_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert lexicon.size == whole.size
     assert all(lexicon.encode(text) == whole.encode(text) for text in texts)
     assert lexicon.encode("the sea")
+
+
+def test_a_word_nobody_knows_is_spelt_with_the_phones_that_there_are() -> None:
+    lexicon = Lexicon({"kiss": ("k", "\u026a", "s"), "a": ("\u00e6",)})
+    assert lexicon.spell("cask") == [
+        *lexicon.encode("a kiss")[1:2],
+        *(lexicon.encode(text)[place] for text, place in (("a", 0), ("kiss", 2), ("kiss", 0))),
+    ]
+    assert lexicon.spell("x") == [lexicon.encode("kiss")[0], lexicon.encode("kiss")[2]]
+    assert lexicon.spell("b' 7") == []

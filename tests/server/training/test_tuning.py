@@ -15,7 +15,10 @@ from stream_server.recogniser.tokenizer import Tokenizer
 from stream_server.training.data import Clip
 from stream_server.training.language_model import LanguageConfig, learn
 from stream_server.training.loop import Trainer
+from stream_server.training.losses import MiddleCtc
 from stream_server.training.pack import RATE
+from stream_server.training.phone_head import phone_model
+from stream_server.training.phones import Lexicon
 from stream_server.training.tuning import CAUSAL, STEPS, Heard, Rates, Tuner, describe, hear
 
 LINES = ("one two three", "one two four", "five two three") * 4
@@ -81,9 +84,9 @@ def test_a_weight_is_found_by_the_clips_that_decide(
     wrong = "one two three".replace("three", "trhee")
     logs = heard_as(tokenizer, wrong, "one two three", size)
     misheard = [
-        Heard("a", "one two three", logs, first.prompt, decides=True),
+        Heard("a", "one two three", logs, None, first.prompt, decides=True),
         # Were it to decide, nothing would be better than to leave what CTC hears.
-        Heard("a", wrong, logs, second.prompt, decides=False),
+        Heard("a", wrong, logs, None, second.prompt, decides=False),
     ]
     told: list[tuple[DraftConfig, Rates]] = []
     tuner = Tuner(model, tokenizer, misheard, lambda config, rates: told.append((config, rates)))
@@ -106,3 +109,29 @@ def test_a_configuration_is_told_in_a_line() -> None:
     line = describe(DraftConfig(language=0.45))
     assert "language=0.45" in line
     assert all(name in line for step in STEPS for name in step)
+
+
+def test_phones_have_their_say_while_weights_are_tried(
+    model: TranscriptionModel, trainer: Trainer, lexicon: Lexicon, tmp_path: Path
+) -> None:
+    tokenizer = trainer.tokenizer
+    head = MiddleCtc(model.encoder, lexicon.size, 1)
+    model.hear_phones(phone_model(head, 1, lexicon, lexicon.words, tokenizer, model.vocabulary))
+    heard = clips(model, tokenizer, tmp_path)[:1]
+    assert heard[0].phones is not None
+    assert heard[0].phones.shape[1] == lexicon.size
+    sure = np.full((40, lexicon.size), 1e-4, np.float32)
+    for place, phone in enumerate(lexicon.encode("five two three")):
+        sure[2 * place, phone] = sure[2 * place + 1, 0] = 1.0
+    sure[:, 0] += 1e-2
+    logs = heard_as(tokenizer, "one two three", "five two three", model.vocabulary)
+    clip = replace(
+        heard[0], text="five two three", logs=logs, phones=np.log(sure / sure.sum(axis=1)[:, None])
+    )
+    rates = [
+        Tuner(model, tokenizer, [clip], lambda *_: None).rates(
+            replace(PLAIN, phones=share, candidates=16)
+        )
+        for share in (0.0, 0.5)
+    ]
+    assert [rate.deciding for rate in rates] == [pytest.approx(1 / 3), 0.0]
