@@ -54,7 +54,7 @@ class CtcFrames(Protocol):
     def sounds(self) -> float | None:
         """Return by how many nats a phone phones hear the draft, rather than nothing said.
 
-        None where no phones are heard, or nothing is drafted.
+        They are asked at each call. None where no phones are heard, or nothing is drafted.
         """
 
 
@@ -70,7 +70,7 @@ class DenseFrames:
     """The token that ends a text."""
     reading: Callable[[], float] | None = None
     """See :meth:`CtcFrames.read`; none where there is nobody to ask."""
-    sounding: float | None = None
+    sounding: Callable[[], float | None] | None = None
     """See :meth:`CtcFrames.sounds`."""
 
     def draft(self) -> list[int]:
@@ -95,7 +95,7 @@ class DenseFrames:
 
     def sounds(self) -> float | None:
         """See :meth:`CtcFrames.sounds`."""
-        return self.sounding
+        return None if self.sounding is None else self.sounding()
 
 
 def align(

@@ -219,7 +219,7 @@ class TranscriptionModel(nn.Module):
         draft = self._draft(logs, phones, prompt)
         sounding = None
         if self.phones is not None and phones is not None:
-            sounding = self.phones.likeness(phones, draft)
+            sounding = partial(self.phones.likeness, phones, draft)
         if not 0 < len(draft) <= _LONE_TOKENS:
             return DenseFrames(logs, draft, END, sounding=sounding)
         return DenseFrames(logs, draft, END, partial(self._read, draft, prompt), sounding)

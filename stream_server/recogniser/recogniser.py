@@ -480,7 +480,7 @@ class DiffusionRecogniser:
         hop = self._model.samples_per_ctc_frame
         spoken = self._tokenizer.words(said.tokens)
         words: list[HypothesisWord] = []
-        kept = keep([places for _, places in spoken], spans, guard, ctc.read, ctc.sounds())
+        kept = keep([places for _, places in spoken], spans, guard, ctc.read, ctc.sounds)
         for (text, places), stays in zip(spoken, kept, strict=True):
             if not stays:
                 continue

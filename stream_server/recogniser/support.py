@@ -74,7 +74,7 @@ def keep(
     spans: Sequence[TokenSpan] | None,
     guard: GuardConfig,
     read: Callable[[], float] = lambda: 1.0,
-    sounds: float | None = None,
+    sounds: Callable[[], float | None] = lambda: None,
 ) -> list[bool]:
     """Say which words of a text stay.
 
@@ -85,14 +85,15 @@ def keep(
         read: asks the causal half what it gives a token of the text, 0 to 1. That is a pass of the
             decoder, so it is called where the answer counts alone: of brief texts, by a guard with
             ``heard``, and of one word, by one with ``lone``.
-        sounds: nats a phone by which phones hear the text rather than nothing; none where no phones
-            are heard.
+        sounds: asks by how many nats a phone phones hear the text rather than nothing; none where
+            no phones are heard. Called of brief texts alone, by a guard with ``heard``.
     """
     if spans is None:
         return [not (guard.word or guard.text or guard.brief)] * len(words)
     whole = support([spans[place] for word in words for place in word])
-    if guard.heard and sounds is not None and len(words) <= _BRIEF:
-        is_noise = bool(words) and sounds * read() ** _AGAIN < guard.heard
+    asked = guard.heard and 0 < len(words) <= _BRIEF
+    if asked and (heard := sounds()) is not None:
+        is_noise = heard * read() ** _AGAIN < guard.heard
     elif guard.lone and len(words) == 1:
         is_noise = whole * read() ** _POWER < guard.lone
     else:

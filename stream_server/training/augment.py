@@ -7,6 +7,7 @@ captured graphs need them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -171,4 +172,28 @@ def mask_features(features: Tensor, frames: Tensor, config: AugmentConfig) -> Te
     return features.masked_fill(hidden, 0.0)
 
 
-__all__ = ["AugmentConfig", "mask_features", "perturb", "stretch_features"]
+def perturbed_features(
+    listen: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    pcm: Tensor,
+    lengths: Tensor,
+    config: AugmentConfig,
+) -> tuple[Tensor, Tensor]:
+    """Return features of perturbed audio, perturbed themselves, and the frames of each row.
+
+    Args:
+        listen: from audio and lengths to features and frames (``features.LogMel``).
+        pcm: [rows, samples].
+        lengths: [rows].
+        config: how much of what.
+    """
+    features, frames = listen(perturb(pcm, lengths, config), lengths)
+    return mask_features(stretch_features(features, config), frames, config), frames
+
+
+__all__ = [
+    "AugmentConfig",
+    "mask_features",
+    "perturb",
+    "perturbed_features",
+    "stretch_features",
+]

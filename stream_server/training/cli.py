@@ -25,9 +25,8 @@ from stream_server.recogniser.checkpoint import (
 from stream_server.recogniser.draft import DraftConfig
 from stream_server.recogniser.support import GuardConfig
 from stream_server.training.blend import blend
-from stream_server.training.corpus import Corpus
 from stream_server.training.curves import compare_curves
-from stream_server.training.cuts import find_cuts, read_cuts, write_cuts
+from stream_server.training.cuts import find_cuts, write_cuts
 from stream_server.training.data import Clip, load_sets
 from stream_server.training.embedded_run import (
     CUTS,
@@ -36,6 +35,7 @@ from stream_server.training.embedded_run import (
     SPOKEN,
     TEXTS,
     EmbeddedOptions,
+    load_corpus,
     read_pack,
     train_embedded,
 )
@@ -52,7 +52,7 @@ from stream_server.training.pack import (
 )
 from stream_server.training.peers import PeerConfig
 from stream_server.training.phone_head import fit_head, known_words, phone_model, small_batches
-from stream_server.training.phones import Lexicon, write_lexicon
+from stream_server.training.phones import write_lexicon
 from stream_server.training.programs import require
 from stream_server.training.published_run import RunOptions, is_published, train_published
 from stream_server.training.readings import (
@@ -365,10 +365,8 @@ def phones(
     model, tokenizer = load_model(checkpoint)
     layer = recipe.losses.middle_layer % len(model.encoder.layers)
     clips, _ = read_pack(data, workers)
-    lexicon = Lexicon.load(data / LEXICON)
-    cuts = read_cuts(data / CUTS) if (data / CUTS).exists() else []
-    weights, batches = recipe.speech.weights, small_batches(recipe.batch)
-    corpus = Corpus(clips, tokenizer, weights, batches, target, lexicon, cuts)
+    small = replace(recipe, batch=small_batches(recipe.batch))
+    corpus, lexicon = load_corpus(small, data, clips, tokenizer, target)
     head = MiddleCtc(model.encoder, lexicon.size, layer)
     model.to(target)
     fit_head(model, corpus, head.to(target), recipe.augment, minutes * 60, _print_loss)

@@ -60,6 +60,16 @@ def read_pack(data: Path, workers: int) -> tuple[list[Packed], list[Packed]]:
     return clips, [clip for clip in packed if clip.held_out]
 
 
+def load_corpus(
+    recipe: Recipe, data: Path, clips: list[Packed], tokenizer: Tokenizer, device: torch.device
+) -> tuple[Corpus, Lexicon]:
+    """Return clips of a pack as a corpus on a device, and how their words sound."""
+    lexicon = Lexicon.load(data / LEXICON)
+    cuts = read_cuts(data / CUTS) if (data / CUTS).exists() else []
+    weights = recipe.speech.weights
+    return Corpus(clips, tokenizer, weights, recipe.batch, device, lexicon, cuts), lexicon
+
+
 def train_embedded(
     recipe: Recipe, data: Path, output: Path, device: torch.device, options: EmbeddedOptions
 ) -> None:
@@ -77,9 +87,7 @@ def train_embedded(
     else:
         tokenizer = Tokenizer.train([clip.text for clip in clips], recipe.vocabulary)
     torch.set_float32_matmul_precision("high")
-    lexicon = Lexicon.load(data / LEXICON)
-    cuts = read_cuts(data / CUTS) if (data / CUTS).exists() else []
-    corpus = Corpus(clips, tokenizer, recipe.speech.weights, recipe.batch, device, lexicon, cuts)
+    corpus, lexicon = load_corpus(recipe, data, clips, tokenizer, device)
     print(json.dumps({name: round(s / 3600, 2) for name, s in corpus.seconds.items()}), flush=True)
     group = Group(peer, device) if peer.count > 1 else None
     trainer = Trainer(recipe, tokenizer, lexicon.size, device, peer.place, group or Alone())
@@ -129,6 +137,7 @@ __all__ = [
     "SPOKEN",
     "TEXTS",
     "EmbeddedOptions",
+    "load_corpus",
     "read_pack",
     "train_embedded",
 ]

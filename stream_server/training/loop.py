@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from stream_server.recogniser.checkpoint import untied
 from stream_server.recogniser.model import Encoded, ModelConfig, TranscriptionModel
 from stream_server.recogniser.tokenizer import END, Tokenizer
-from stream_server.training.augment import mask_features, perturb, stretch_features
+from stream_server.training.augment import perturbed_features
 from stream_server.training.corpus import Batch, Corpus, Layout
 from stream_server.training.ctc import ctc_loss
 from stream_server.training.graphs import GraphedGradients, Losses
@@ -161,10 +161,9 @@ class Trainer:
         weights = recipe.losses
         heard = batch.twice() if weights.consistency else batch
         with torch.no_grad():
-            pcm = perturb(heard.pcm, heard.lengths, recipe.augment)
-            features, frames = model.features(pcm, heard.lengths)
-            features = stretch_features(features, recipe.augment)
-            features = mask_features(features, frames, recipe.augment)
+            features, frames = perturbed_features(
+                model.features, heard.pcm, heard.lengths, recipe.augment
+            )
         half = self.device.type == "cuda" and recipe.optimiser.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             encoded = model.encode(features, frames)

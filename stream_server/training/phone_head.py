@@ -6,7 +6,6 @@ is learnt for the weights that ship, also where those are a mixture of runs.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -20,19 +19,16 @@ from stream_server.recogniser.model import TranscriptionModel
 from stream_server.recogniser.ngram import NgramModel, short_keys, word_keys
 from stream_server.recogniser.phones import PhoneModel, Sayings
 from stream_server.recogniser.tokenizer import Tokenizer
-from stream_server.training.augment import (
-    AugmentConfig,
-    mask_features,
-    perturb,
-    stretch_features,
-)
+from stream_server.training.augment import AugmentConfig, perturbed_features
 from stream_server.training.corpus import BatchConfig, Corpus
 from stream_server.training.ctc import ctc_loss
+from stream_server.training.loop import learning_rate
 from stream_server.training.losses import MiddleCtc
 from stream_server.training.phones import Lexicon
+from stream_server.training.recipe import OptimiserConfig
 
-_RATE = 2e-3
-"""Learning rate at the beginning; it falls to nothing."""
+_RATES = OptimiserConfig(learning_rate=2e-3, final_rate=0.0, warmup=0)
+"""It falls from the beginning on, to nothing."""
 _EVERY = 50
 """Updates between two lines of a report."""
 
@@ -64,17 +60,16 @@ def fit_head(
     """
     torch.manual_seed(seed)
     chance = random.Random(seed)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=_RATES.learning_rate, weight_decay=0.01)
     began = time.monotonic()
     losses: list[float] = []
     while (done := (time.monotonic() - began) / seconds) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = learning_rate(len(losses), done, _RATES)
         batch = corpus.batch(chance, len(losses))
         with torch.no_grad():
-            pcm = perturb(batch.pcm, batch.lengths, augment)
-            features, frames = model.features(pcm, batch.lengths)
-            features = mask_features(stretch_features(features, augment), frames, augment)
+            pcm, lengths = batch.pcm, batch.lengths
+            features, frames = perturbed_features(model.features, pcm, lengths, augment)
             encoded = model.encode(features, frames)
         loss = ctc_loss(head(), encoded.state_counts, batch.phones, batch.phone_lengths)
         optimiser.zero_grad()

@@ -140,7 +140,7 @@ def test_a_brief_text_must_sound_likelier_than_silence(
     guard = GuardConfig(word=0, text=0, brief=0.9, lone=0.9, heard=0.3)
     spans = [TokenSpan(place, place + 1, 0.5) for place in range(words)]
     places = [[place] for place in range(words)]
-    assert keep(places, spans, guard, lambda: read, sounds) == [stays] * words
+    assert keep(places, spans, guard, lambda: read, lambda: sounds) == [stays] * words
 
 
 def test_where_no_phones_are_heard_brief_texts_are_judged_without() -> None:
@@ -153,5 +153,5 @@ def test_where_no_phones_are_heard_brief_texts_are_judged_without() -> None:
 
 def test_phones_do_not_make_up_for_a_text_without_support() -> None:
     guard = GuardConfig(word=0, text=0.3, heard=0.3)
-    assert keep([[0]], [TokenSpan(0, 1, 0.1)], guard, lambda: 1.0, 9.0) == [False]
-    assert keep([], [], guard, lambda: 1.0, 9.0) == []
+    assert keep([[0]], [TokenSpan(0, 1, 0.1)], guard, lambda: 1.0, lambda: 9.0) == [False]
+    assert keep([], [], guard, lambda: 1.0, lambda: 9.0) == []
